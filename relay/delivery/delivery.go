@@ -11,9 +11,11 @@ type Delivery struct {
 	ID             uuid.UUID
 	SubscriptionID uuid.UUID
 	Event          *Event
-	Attempts       int  // finished attempts, ever
-	Round          int  // finished attempts since the delivery was made or last redelivered
-	Queued         bool // a row in the queue stands for it
+	Attempts       int       // finished attempts, ever
+	Round          int       // finished attempts since the delivery was made or last redelivered
+	Queued         bool      // a row in the queue stands for it
+	Lease          time.Time // of a claimed one: when others may claim it; the zero time means none
+	Seq            uint64    // place among the unrecorded; 0 when it came from the queue
 }
 
 // Reason classifies a failed attempt. The set is small and bounded: it doubles as a metric label.
