@@ -1,0 +1,719 @@
+-- The outbox: what applications write, what subscribers configure, and what the relay records.
+-- Names here are the public contract; everything lives in the schema "outbox".
+
+CREATE SCHEMA IF NOT EXISTS outbox;
+
+-- ---------------------------------------------------------------------------------------------------
+-- Ids. UUIDv7 (RFC 9562) sorts by time, so that range partitions on the id can be the primary key.
+-- ---------------------------------------------------------------------------------------------------
+
+-- Every insert pays for an id. Postgres 18 makes them itself. Before that it is PL/pgSQL, which keeps its plan
+-- for the session: a function in SQL would be planned again for every statement. The 12 bits after the version
+-- hold the fraction of the millisecond (RFC 9562, section 6.2, method 3).
+DO $$
+BEGIN
+  IF current_setting('server_version_num')::int >= 180000 THEN
+    CREATE FUNCTION outbox.uuidv7() RETURNS uuid
+    LANGUAGE sql VOLATILE PARALLEL SAFE
+    RETURN pg_catalog.uuidv7();
+  ELSE
+    CREATE FUNCTION outbox.uuidv7() RETURNS uuid
+    LANGUAGE plpgsql VOLATILE PARALLEL SAFE
+    AS $body$
+    DECLARE
+      us bigint := floor(date_part('epoch', clock_timestamp()) * 1000000);
+    BEGIN
+      RETURN encode(overlay(uuid_send(gen_random_uuid())
+        PLACING int8send(us / 1000 << 16 | 28672 | us % 1000 * 4096 / 1000) FROM 1 FOR 8), 'hex')::uuid;
+    END
+    $body$;
+  END IF;
+END
+$$;
+
+-- The lowest UUIDv7 of a moment, for ranges.
+CREATE FUNCTION outbox.uuid_floor(at timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT (encode(substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3), 'hex')
+          || '00000000000000000000')::uuid
+$$;
+
+-- The stable id of one event's delivery to one subscription: the event id's first 48 bits, then SHA-256
+-- over both ids, marked as a UUIDv8. The relay computes the same.
+CREATE FUNCTION outbox.delivery_id(event_id uuid, subscription_id uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT encode(set_byte(set_byte(raw, 6, get_byte(raw, 6) & 15 | 128), 8, get_byte(raw, 8) & 63 | 128), 'hex')::uuid
+  FROM (SELECT substring(uuid_send(event_id) FROM 1 FOR 6)
+               || substring(sha256(uuid_send(event_id) || uuid_send(subscription_id)) FROM 1 FOR 10)) AS id(raw)
+$$;
+
+-- ---------------------------------------------------------------------------------------------------
+-- Events: what applications write.
+-- ---------------------------------------------------------------------------------------------------
+
+-- Partitioned by the id's time. The DEFAULT partition takes ids that are no UUIDv7 or lie outside the
+-- partitions made ahead, so that an insert never fails for want of a partition.
+CREATE TABLE outbox.events (
+  id             uuid        NOT NULL DEFAULT outbox.uuidv7(),
+  type           text        NOT NULL,
+  payload        jsonb       NOT NULL DEFAULT '{}',
+  key            text,
+  tenant         text        NOT NULL DEFAULT '',
+  source         text,
+  correlation_id text,
+  headers        jsonb       NOT NULL DEFAULT '{}',
+  created_at     timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT events_pkey PRIMARY KEY (id),
+  -- The type becomes a request header: printable ASCII without spaces, and no pattern.
+  CONSTRAINT events_type_is_a_dotted_name CHECK (type ~ '^[!-)+-~]{1,255}$'),
+  CONSTRAINT events_key_is_1_to_1024_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT events_names_are_at_most_255_bytes
+    CHECK (octet_length(tenant) <= 255 AND octet_length(source) <= 255 AND octet_length(correlation_id) <= 255),
+  CONSTRAINT events_headers_is_an_object CHECK (jsonb_typeof(headers) = 'object'),
+  -- Arithmetic with an infinite time is an error.
+  CONSTRAINT events_created_at_is_finite CHECK (isfinite(created_at)),
+  -- One row stays under 10 MB: larger ones would stop logical decoding for good. Its text counts, which can be
+  -- thousands of times what is stored: a number takes 16 bytes and up to 147456 digits (131072 before the point,
+  -- 16383 behind). Below 800 bytes, provided that they are not compressed, 49 such numbers fit: 7 MB. Such small
+  -- rows are therefore not written out to be measured.
+  CONSTRAINT events_row_is_at_most_10_mb
+    CHECK (pg_column_size(payload) + pg_column_size(headers) < 800
+             AND pg_column_compression(payload) IS NULL AND pg_column_compression(headers) IS NULL
+           OR octet_length(payload::text) + octet_length(headers::text) <= 10485760)
+) PARTITION BY RANGE (id);
+
+COMMENT ON TABLE outbox.events IS 'Events that applications publish, in their own transaction. Insert only.';
+
+CREATE TABLE outbox.events_default PARTITION OF outbox.events DEFAULT;
+
+-- Events that came as logical messages have no row in outbox.events: the relay keeps them here, in the
+-- transaction that records their deliveries, so that the calls log, retries and replay work alike.
+CREATE TABLE outbox.emitted_events (LIKE outbox.events INCLUDING DEFAULTS) PARTITION BY RANGE (id);
+ALTER TABLE outbox.emitted_events ADD CONSTRAINT emitted_events_pkey PRIMARY KEY (id);
+CREATE TABLE outbox.emitted_events_default PARTITION OF outbox.emitted_events DEFAULT;
+
+-- The id is made first, because RETURNING would require SELECT on the table. An application needs no more than:
+--   GRANT USAGE ON SCHEMA outbox TO app;
+--   GRANT INSERT ON outbox.events TO app; -- outbox.emit() does without
+CREATE FUNCTION outbox.publish(
+  type text, payload jsonb, key text DEFAULT NULL, tenant text DEFAULT '', source text DEFAULT NULL,
+  correlation_id text DEFAULT NULL, headers jsonb DEFAULT '{}'
+) RETURNS uuid
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+  event_id uuid := outbox.uuidv7();
+BEGIN
+  INSERT INTO outbox.events (id, type, payload, key, tenant, source, correlation_id, headers)
+  VALUES (event_id, $1, $2, $3, coalesce($4, ''), $5, $6, coalesce($7, '{}'));
+  RETURN event_id;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.publish IS 'Publishes an event: inserts a row into outbox.events and returns its id.';
+
+-- The same checks as on the table, then one transactional logical message with the event as JSON. The
+-- payload is embedded as it is, so that every number keeps its digits.
+CREATE FUNCTION outbox.emit(
+  type text, payload jsonb, key text DEFAULT NULL, tenant text DEFAULT '', source text DEFAULT NULL,
+  correlation_id text DEFAULT NULL, headers jsonb DEFAULT '{}'
+) RETURNS uuid
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+  event_id uuid := outbox.uuidv7();
+BEGIN
+  IF type IS NULL OR type !~ '^[!-)+-~]{1,255}$' THEN
+    RAISE check_violation USING MESSAGE = format('event type %L is not a dotted name of 1 to 255 printable ASCII characters without spaces and *', left(type, 300));
+  ELSIF octet_length(key) NOT BETWEEN 1 AND 1024 THEN
+    RAISE check_violation USING MESSAGE = format('key has %s bytes, it may have 1 to 1024', octet_length(key));
+  ELSIF octet_length(tenant) > 255 OR octet_length(source) > 255 OR octet_length(correlation_id) > 255 THEN
+    RAISE check_violation USING MESSAGE = 'tenant, source and correlation_id may have 255 bytes each';
+  ELSIF jsonb_typeof(headers) <> 'object' THEN
+    RAISE check_violation USING MESSAGE = format('headers is a JSON %s, it must be an object', jsonb_typeof(headers));
+  ELSIF octet_length(coalesce(payload, 'null')::text) + octet_length(coalesce(headers, '{}')::text) > 10485760 THEN
+    RAISE check_violation USING MESSAGE = 'payload and headers have more than 10 MB (10485760 bytes) of JSON text';
+  ELSIF payload IS NULL THEN
+    RAISE not_null_violation USING MESSAGE = 'payload is null, it must be JSON (the JSON null is written ''null''::jsonb)';
+  ELSIF octet_length(payload::text) > 10000 AND payload @? '$.**{5000 to last}' THEN
+    RAISE check_violation USING MESSAGE = 'payload is nested deeper than 5000 levels, which a logical message may not be: use outbox.publish';
+  END IF;
+  PERFORM pg_logical_emit_message(true, 'outbox', jsonb_build_object(
+    'id', event_id, 'type', type, 'payload', payload, 'key', key, 'tenant', coalesce(tenant, ''),
+    'source', source, 'correlation_id', correlation_id, 'headers', coalesce(headers, '{}'),
+    'created_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text);
+  RETURN event_id;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.emit IS 'Publishes an event as a transactional logical message: no row is written.';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Subscriptions: what a webhook is.
+-- ---------------------------------------------------------------------------------------------------
+
+-- http or https, a host, no user information, no white space or control character, a port up to 65535, and
+-- percent signs only before two hexadecimal digits. What else a URL can have wrong, the relay finds.
+CREATE FUNCTION outbox.valid_url(url text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT length(url) <= 2048
+     AND url ~ '^[hH][tT][tT][pP][sS]?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?]([!-$&-~]|%[0-9A-Fa-f]{2})*)?$'
+     AND coalesce(substring(url FROM '^[^:]+://(?:\[[^]]*\]|[^:/?]*):([0-9]{1,5})')::int BETWEEN 1 AND 65535, true)
+$$;
+
+-- An object of strings; names are tokens (RFC 9110, section 5.6.2) that the relay doesn't set itself, and
+-- values are printable without CR, LF or NUL.
+CREATE FUNCTION outbox.valid_headers(headers jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT CASE WHEN jsonb_typeof(headers) <> 'object' THEN false ELSE (
+    SELECT count(*) <= 50 AND coalesce(bool_and(
+             jsonb_typeof(value) = 'string'
+             AND key ~ '^[!#$%&''*+.^_`|~0-9A-Za-z-]{1,128}$'
+             AND lower(key) !~ '^(host|content-length|content-type|content-encoding|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|user-agent|proxy-.*|accept-encoding|idempotency-key|x-idempotency-key|webhook-.*|x-webhook-.*)$'
+             AND value #>> '{}' ~ '^[\x20-\x7e\t\u0080-\uffff]*$'
+             AND octet_length(value #>> '{}') <= 4096), true)
+    FROM jsonb_each(headers)) END
+$$;
+
+-- Names are dotted, with an optional * as the last part.
+CREATE FUNCTION outbox.valid_event_types(types text[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT coalesce(array_ndims(types), 1) = 1
+     AND coalesce(bool_and(t IS NOT NULL AND t ~ '^([!-)+-~]{1,255}|[!-)+-~]{1,253}\.\*|\*)$'), true)
+  FROM unnest(types) AS t
+$$;
+
+CREATE SEQUENCE outbox.subscription_revision AS int;
+
+CREATE TABLE outbox.subscriptions (
+  id                         uuid        NOT NULL DEFAULT outbox.uuidv7(),
+  tenant                     text        NOT NULL DEFAULT '',
+  name                       text        NOT NULL,
+  description                text        NOT NULL DEFAULT '',
+  url                        text        NOT NULL,
+  event_types                text[]      NOT NULL DEFAULT '{}',
+  filters                    jsonb       NOT NULL DEFAULT '{}',
+  headers                    jsonb       NOT NULL DEFAULT '{}',
+  secret                     text,
+  previous_secret            text,
+  previous_secret_expires_at timestamptz,
+  signature                  text        NOT NULL DEFAULT 'sha256',
+  payload_format             text        NOT NULL DEFAULT 'envelope',
+  payload_version            int         NOT NULL DEFAULT 1,
+  max_retries                int         NOT NULL DEFAULT 3,
+  retry_delay                interval    NOT NULL DEFAULT '60 seconds',
+  timeout                    interval    NOT NULL DEFAULT '30 seconds',
+  ordering                   text        NOT NULL DEFAULT 'none',
+  max_in_flight              int         NOT NULL DEFAULT 16,
+  rate_limit                 int,
+  batch_size                 int         NOT NULL DEFAULT 1,
+  batch_wait                 interval    NOT NULL DEFAULT '0',
+  is_active                  boolean     NOT NULL DEFAULT true,
+  created_at                 timestamptz NOT NULL DEFAULT now(),
+  updated_at                 timestamptz NOT NULL DEFAULT now(),
+  -- What the relay found; it never changes anything else here.
+  status                     text        NOT NULL DEFAULT 'valid',
+  status_reason              text,
+  revision                   int         NOT NULL DEFAULT 0,
+  CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
+  CONSTRAINT subscriptions_name_is_1_to_255_characters CHECK (length(name) BETWEEN 1 AND 255),
+  CONSTRAINT subscriptions_tenant_is_at_most_255_bytes CHECK (octet_length(tenant) <= 255),
+  CONSTRAINT subscriptions_url_is_http_or_https_without_credentials CHECK (outbox.valid_url(url)),
+  CONSTRAINT subscriptions_event_types_are_names_or_prefixes CHECK (outbox.valid_event_types(event_types)),
+  CONSTRAINT subscriptions_filters_is_an_object CHECK (jsonb_typeof(filters) = 'object'),
+  CONSTRAINT subscriptions_headers_are_safe_strings CHECK (outbox.valid_headers(headers)),
+  -- The relay holds every subscription in memory, and servers refuse requests with larger headers.
+  CONSTRAINT subscriptions_description_is_at_most_10_kb CHECK (octet_length(description) <= 10240),
+  CONSTRAINT subscriptions_event_types_are_at_most_1000 CHECK (cardinality(event_types) <= 1000),
+  CONSTRAINT subscriptions_filters_is_at_most_64_kb CHECK (octet_length(filters::text) <= 65536),
+  CONSTRAINT subscriptions_headers_are_at_most_16_kb CHECK (octet_length(headers::text) <= 16384),
+  CONSTRAINT subscriptions_secret_is_1_to_1024_bytes
+    CHECK (octet_length(secret) BETWEEN 1 AND 1024 AND octet_length(previous_secret) BETWEEN 1 AND 1024),
+  CONSTRAINT subscriptions_signature_is_known CHECK (signature IN ('sha256', 'none')),
+  CONSTRAINT subscriptions_payload_format_is_known CHECK (payload_format IN ('envelope', 'raw')),
+  CONSTRAINT subscriptions_payload_version_is_1 CHECK (payload_version = 1),
+  CONSTRAINT subscriptions_max_retries_is_0_to_10 CHECK (max_retries BETWEEN 0 AND 10),
+  CONSTRAINT subscriptions_retry_delay_is_0_to_1_day CHECK (retry_delay BETWEEN '0' AND '1 day'),
+  CONSTRAINT subscriptions_timeout_is_at_most_300_s CHECK (timeout > '0' AND timeout <= '300 seconds'),
+  CONSTRAINT subscriptions_ordering_is_known CHECK (ordering IN ('none')),
+  CONSTRAINT subscriptions_max_in_flight_is_1_to_1000 CHECK (max_in_flight BETWEEN 1 AND 1000),
+  CONSTRAINT subscriptions_rate_limit_is_positive CHECK (rate_limit > 0),
+  CONSTRAINT subscriptions_batch_size_is_1 CHECK (batch_size = 1),
+  CONSTRAINT subscriptions_batch_wait_is_0 CHECK (batch_wait = '0'),
+  CONSTRAINT subscriptions_status_is_known CHECK (status IN ('valid', 'invalid'))
+);
+
+-- Who configures webhooks needs no more than this: the triggers below write the rest with their owner's rights.
+--   GRANT USAGE ON SCHEMA outbox TO config;
+--   GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.subscriptions TO config;
+COMMENT ON TABLE outbox.subscriptions IS 'One row a webhook. Changes take effect live, in commit order with the events.';
+
+-- The stream carries old rows whole, so that large values which an update leaves alone are known.
+ALTER TABLE outbox.subscriptions REPLICA IDENTITY FULL;
+
+-- What was sent where, for the calls log: an attempt names the revision it was sent under. Secrets stay out.
+CREATE TABLE outbox.subscription_revisions (
+  revision        int         NOT NULL,
+  subscription_id uuid        NOT NULL,
+  url             text        NOT NULL,
+  headers         jsonb       NOT NULL,
+  signature       text        NOT NULL,
+  signed          boolean     NOT NULL,
+  payload_format  text        NOT NULL,
+  changed_at      timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT subscription_revisions_pkey PRIMARY KEY (revision)
+);
+
+CREATE FUNCTION outbox.subscriptions_before_write() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    IF NEW.id <> OLD.id THEN
+      RAISE EXCEPTION 'the id of subscription % cannot change; insert a new subscription instead', OLD.id;
+    END IF;
+    -- The relay writes only its findings: that is no new revision.
+    IF to_jsonb(NEW) - '{status,status_reason,updated_at,revision}'::text[]
+       = to_jsonb(OLD) - '{status,status_reason,updated_at,revision}'::text[] THEN
+      NEW.revision := OLD.revision;
+      RETURN NEW;
+    END IF;
+  END IF;
+  NEW.revision := nextval('outbox.subscription_revision');
+  NEW.updated_at := now();
+  NEW.status := 'valid';
+  NEW.status_reason := NULL;
+  RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION outbox.subscriptions_after_write() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  INSERT INTO outbox.subscription_revisions (revision, subscription_id, url, headers, signature, signed, payload_format)
+  VALUES (NEW.revision, NEW.id, NEW.url, NEW.headers, NEW.signature, NEW.secret IS NOT NULL, NEW.payload_format)
+  ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END
+$$;
+
+-- A trigger that fires requires no right to execute its function. Without it nobody can hang these, which have
+-- their owner's rights, on a table of their own.
+REVOKE EXECUTE ON FUNCTION outbox.subscriptions_before_write(), outbox.subscriptions_after_write() FROM PUBLIC;
+
+-- Tells the relay which settings to read again, ahead of the stream.
+CREATE FUNCTION outbox.subscriptions_notify() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  PERFORM pg_notify('walhook', 'subscription ' || coalesce(NEW.id, OLD.id));
+  RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION outbox.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  RAISE EXCEPTION 'TRUNCATE of outbox.% would go unnoticed by the relay; use DELETE', TG_TABLE_NAME;
+END
+$$;
+
+CREATE TRIGGER before_write BEFORE INSERT OR UPDATE ON outbox.subscriptions
+  FOR EACH ROW EXECUTE FUNCTION outbox.subscriptions_before_write();
+CREATE TRIGGER after_write AFTER INSERT OR UPDATE ON outbox.subscriptions
+  FOR EACH ROW EXECUTE FUNCTION outbox.subscriptions_after_write();
+CREATE TRIGGER notify AFTER INSERT OR UPDATE OR DELETE ON outbox.subscriptions
+  FOR EACH ROW EXECUTE FUNCTION outbox.subscriptions_notify();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON outbox.subscriptions
+  FOR EACH STATEMENT EXECUTE FUNCTION outbox.refuse_truncate();
+
+CREATE FUNCTION outbox.set_active(subscription_id uuid, active boolean) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  UPDATE outbox.subscriptions SET is_active = active WHERE id = subscription_id;
+  IF NOT FOUND THEN
+    RAISE no_data_found USING MESSAGE = format('there is no subscription %s', subscription_id);
+  END IF;
+END
+$$;
+
+CREATE FUNCTION outbox.activate(id uuid) RETURNS void LANGUAGE sql AS $$ SELECT outbox.set_active($1, true) $$;
+CREATE FUNCTION outbox.deactivate(id uuid) RETURNS void LANGUAGE sql AS $$ SELECT outbox.set_active($1, false) $$;
+
+-- ---------------------------------------------------------------------------------------------------
+-- The relay's own: checkpoint, routing view, queue, attempts, dead letters.
+-- ---------------------------------------------------------------------------------------------------
+
+-- Where the relay stands. Everything at or before (lsn, index) is durably recorded.
+CREATE TABLE outbox.checkpoint (
+  slot_name         text        NOT NULL,
+  lsn               pg_lsn      NOT NULL,
+  index             bigint      NOT NULL DEFAULT 0,
+  -- The end of the last transaction recorded whole: what Postgres may be told.
+  confirmed_lsn     pg_lsn      NOT NULL,
+  -- The commit time up to which everything is recorded.
+  recorded_through  timestamptz NOT NULL,
+  -- Taking over increments it; every record transaction requires its own epoch still to stand.
+  epoch             int         NOT NULL DEFAULT 0,
+  -- The number of the last record transaction of this epoch: tells whether a COMMIT that got no reply happened.
+  batch             bigint      NOT NULL DEFAULT 0,
+  system_identifier text        NOT NULL,
+  timeline          int         NOT NULL,
+  updated_at        timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT checkpoint_pkey PRIMARY KEY (slot_name)
+) WITH (fillfactor = 20);
+
+-- Which relay each epoch belonged to. Epoch 0 is the setup that claimed the slot's name, before it made the slot.
+CREATE TABLE outbox.epochs (
+  slot_name  text        NOT NULL,
+  epoch      int         NOT NULL,
+  version    text        NOT NULL,
+  host       text        NOT NULL,
+  pid        int         NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT epochs_pkey PRIMARY KEY (slot_name, epoch)
+);
+
+-- The subscriptions as of the checkpoint's position: what a restarted relay begins with.
+CREATE TABLE outbox.routing (
+  subscription_id uuid    NOT NULL,
+  tenant          text    NOT NULL,
+  event_types     text[]  NOT NULL,
+  filters         jsonb   NOT NULL,
+  is_active       boolean NOT NULL,
+  revision        int     NOT NULL,
+  CONSTRAINT routing_pkey PRIMARY KEY (subscription_id)
+);
+
+-- The queue: only what is not yet delivered. A row carries all that delivery needs, so it outlives its event.
+-- A claim moves next_attempt_at to the end of the lease and names the owner.
+CREATE TABLE outbox.deliveries (
+  id              uuid        NOT NULL,
+  subscription_id uuid        NOT NULL,
+  event_id        uuid        NOT NULL,
+  type            text        NOT NULL,
+  payload         text        NOT NULL,
+  key             text,
+  tenant          text        NOT NULL,
+  source          text,
+  correlation_id  text,
+  headers         text,
+  emitted         boolean     NOT NULL,
+  created_at      timestamptz NOT NULL,
+  committed_at    timestamptz NOT NULL,
+  commit_lsn      pg_lsn      NOT NULL,
+  commit_index    bigint      NOT NULL,
+  attempts        int         NOT NULL DEFAULT 0,
+  -- Attempts since the delivery was made or last redelivered: what max_retries bounds.
+  round           int         NOT NULL DEFAULT 0,
+  next_attempt_at timestamptz NOT NULL,
+  lease_owner     text,
+  last_attempt_at timestamptz,
+  last_status     int,
+  last_error      text,
+  CONSTRAINT deliveries_pkey PRIMARY KEY (id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX deliveries_due ON outbox.deliveries (subscription_id, next_attempt_at);
+CREATE INDEX deliveries_leased ON outbox.deliveries (lease_owner) WHERE lease_owner IS NOT NULL;
+
+CREATE TABLE outbox.dead_letters (
+  id              uuid        NOT NULL,
+  subscription_id uuid        NOT NULL,
+  event_id        uuid        NOT NULL,
+  type            text        NOT NULL,
+  payload         text        NOT NULL,
+  key             text,
+  tenant          text        NOT NULL,
+  source          text,
+  correlation_id  text,
+  headers         text,
+  emitted         boolean     NOT NULL,
+  created_at      timestamptz NOT NULL,
+  committed_at    timestamptz NOT NULL,
+  commit_lsn      pg_lsn      NOT NULL,
+  commit_index    bigint      NOT NULL,
+  attempts        int         NOT NULL,
+  last_attempt_at timestamptz,
+  last_status     int,
+  last_error      text,
+  died_at         timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT dead_letters_pkey PRIMARY KEY (id)
+);
+CREATE INDEX dead_letters_subscription ON outbox.dead_letters (subscription_id, died_at);
+
+-- One row an attempt, append only. It is narrow because every delivery pays for it: what was sent is put
+-- together again from the event and the subscription's revision (outbox.calls). The delivery and event ids
+-- grow with time as the rows do, so that a BRIN index finds them at no cost to the writer.
+CREATE TABLE outbox.attempts (
+  attempted_at    timestamptz NOT NULL,
+  committed_at    timestamptz NOT NULL,
+  delivery_id     uuid        NOT NULL,
+  event_id        uuid        NOT NULL,
+  subscription_id uuid        NOT NULL,
+  revision        int         NOT NULL,
+  epoch           int         NOT NULL,
+  duration_us     int         NOT NULL,
+  attempt         smallint    NOT NULL,
+  status          smallint, -- null: no answer
+  error           text,     -- null: succeeded
+  response_body   text
+) PARTITION BY RANGE (attempted_at);
+CREATE INDEX attempts_subscription ON outbox.attempts (subscription_id, attempted_at);
+CREATE INDEX attempts_ids ON outbox.attempts USING brin
+  (delivery_id uuid_minmax_multi_ops, event_id uuid_minmax_multi_ops) WITH (pages_per_range = 32, autosummarize = on);
+CREATE TABLE outbox.attempts_default PARTITION OF outbox.attempts DEFAULT;
+
+-- Statistics, rolled up as attempts are recorded. latency counts attempts by duration: element i (from 1)
+-- holds those of at most 2^(i-1) milliseconds, and the last one the rest.
+CREATE TABLE outbox.subscription_totals (
+  subscription_id      uuid        NOT NULL,
+  attempts             bigint      NOT NULL,
+  succeeded            bigint      NOT NULL,
+  failed               bigint      NOT NULL,
+  delivered            bigint      NOT NULL,
+  total_us             bigint      NOT NULL,
+  latency              bigint[]    NOT NULL,
+  consecutive_failures bigint      NOT NULL,
+  last_attempt_at      timestamptz NOT NULL,
+  CONSTRAINT subscription_totals_pkey PRIMARY KEY (subscription_id)
+) WITH (fillfactor = 50);
+
+CREATE FUNCTION outbox.add_counts(a bigint[], b bigint[]) RETURNS bigint[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT array_agg(coalesce(x, 0) + coalesce(y, 0) ORDER BY i) FROM unnest(a, b) WITH ORDINALITY AS c(x, y, i)
+$$;
+
+-- The upper bound, in milliseconds, of the histogram's element in which the given share is reached.
+CREATE FUNCTION outbox.latency_quantile(latency bigint[], share double precision) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT min(power(2, i - 1)) FROM (
+    SELECT i, sum(n) OVER (ORDER BY i) AS reached, sum(n) OVER () AS total
+    FROM unnest(latency) WITH ORDINALITY AS h(n, i)) AS cumulated
+  WHERE total > 0 AND reached >= share * total
+$$;
+
+-- ---------------------------------------------------------------------------------------------------
+-- Partitions: made ahead, dropped by retention. Nothing is deleted row by row.
+-- ---------------------------------------------------------------------------------------------------
+
+-- Makes the daily partitions (UTC) from today to today + ahead and returns the names of the new ones.
+-- Where the DEFAULT partition already holds rows of a day, that day stays there.
+CREATE FUNCTION outbox.create_partitions(ahead interval DEFAULT '7 days') RETURNS SETOF text
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  day     timestamptz;
+  parent  text;
+  name    text;
+  lower_  text;
+  upper_  text;
+BEGIN
+  -- Two at a time would wait for each other's locks in turn.
+  PERFORM pg_advisory_xact_lock(hashtext('outbox.partitions'));
+  FOR day IN SELECT d AT TIME ZONE 'UTC' FROM generate_series(
+      date_trunc('day', now() AT TIME ZONE 'UTC'), date_trunc('day', (now() + ahead) AT TIME ZONE 'UTC'), '1 day') AS d LOOP
+    FOREACH parent IN ARRAY '{events,emitted_events,attempts}'::text[] LOOP
+      name := parent || to_char(day AT TIME ZONE 'UTC', '"_p"YYYYMMDD');
+      CONTINUE WHEN to_regclass('outbox.' || name) IS NOT NULL;
+      IF parent = 'attempts' THEN
+        lower_ := quote_literal(day);
+        upper_ := quote_literal(day + interval '24 hours');
+      ELSE
+        lower_ := quote_literal(outbox.uuid_floor(day));
+        upper_ := quote_literal(outbox.uuid_floor(day + interval '24 hours'));
+      END IF;
+      BEGIN
+        EXECUTE format('CREATE TABLE outbox.%I PARTITION OF outbox.%I FOR VALUES FROM (%s) TO (%s)', name, parent, lower_, upper_);
+        RETURN NEXT name;
+      EXCEPTION WHEN check_violation THEN
+        RAISE WARNING 'outbox.% stays in the DEFAULT partition: it already holds rows of that day', name;
+      END;
+    END LOOP;
+  END LOOP;
+END
+$$;
+
+-- Drops the daily partitions that lie wholly before the given ages and returns their names. Events that are
+-- not recorded yet keep their partition, whatever their age.
+CREATE FUNCTION outbox.drop_partitions(events_older_than interval, attempts_older_than interval) RETURNS SETOF text
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  part   record;
+  until  timestamptz;
+  bound  timestamptz;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('outbox.partitions'));
+  SELECT min(recorded_through) INTO bound FROM outbox.checkpoint;
+  FOR part IN
+    SELECT p.relname AS parent, c.relname AS name
+    FROM pg_inherits i
+    JOIN pg_class p ON p.oid = i.inhparent
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_namespace n ON n.oid = p.relnamespace
+    WHERE n.nspname = 'outbox' AND p.relname IN ('events', 'emitted_events', 'attempts')
+      AND c.relname ~ '_p[0-9]{8}$'
+    ORDER BY c.relname
+  LOOP
+    until := to_date(right(part.name, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' + interval '24 hours';
+    CONTINUE WHEN until >= now() - CASE part.parent WHEN 'attempts' THEN attempts_older_than ELSE events_older_than END;
+    CONTINUE WHEN part.parent <> 'attempts' AND (bound IS NULL OR until >= bound);
+    EXECUTE format('DROP TABLE outbox.%I', part.name);
+    RETURN NEXT part.name;
+  END LOOP;
+END
+$$;
+
+SELECT outbox.create_partitions();
+
+-- ---------------------------------------------------------------------------------------------------
+-- Reading and operating.
+-- ---------------------------------------------------------------------------------------------------
+
+-- One row a slot. lag_seconds is the age of the oldest outbox row made after everything recorded. It misses what
+-- shows in lag_bytes only: rows of a transaction that began before the last recorded commit and is not recorded
+-- itself, because rows do not carry their commit time, and events emitted as logical messages, which have no row.
+CREATE VIEW outbox.replication_lag AS
+SELECT c.slot_name,
+       coalesce(s.active, false) AS active,
+       coalesce(s.wal_status, 'lost') AS wal_status,
+       (w.lsn - s.confirmed_flush_lsn)::bigint AS lag_bytes,
+       (w.lsn - s.restart_lsn)::bigint AS retained_bytes,
+       greatest(0, extract(epoch FROM clock_timestamp() - oldest.created_at))::double precision AS lag_seconds,
+       c.lsn AS checkpoint_lsn,
+       s.confirmed_flush_lsn AS confirmed_lsn,
+       q.depth AS queue_depth,
+       greatest(0, extract(epoch FROM clock_timestamp() - q.oldest))::double precision AS oldest_pending_seconds,
+       s.safe_wal_size AS safe_bytes
+FROM outbox.checkpoint c
+LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot_name
+CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) AS w(lsn)
+CROSS JOIN (SELECT count(*), min(committed_at) FROM outbox.deliveries) AS q(depth, oldest)
+LEFT JOIN LATERAL (
+  SELECT e.created_at FROM outbox.events e
+  WHERE e.id >= outbox.uuid_floor(c.recorded_through) AND e.created_at > c.recorded_through AND isfinite(e.created_at)
+  ORDER BY e.id LIMIT 1) AS oldest ON true;
+
+COMMENT ON VIEW outbox.replication_lag IS 'How far the relay is behind: one row a replication slot.';
+
+-- Values of headers whose names suggest a credential are hidden.
+CREATE FUNCTION outbox.redact_headers(headers jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT coalesce(jsonb_object_agg(key,
+           CASE WHEN key ~* '(auth|cookie|credential|key|pass|secret|session|signature|token)' THEN '"[redacted]"' ELSE value END), '{}')
+  FROM jsonb_each(headers)
+$$;
+
+-- One row an attempt, with the request as it was sent: the signature itself is not kept.
+CREATE VIEW outbox.calls AS
+SELECT a.delivery_id, a.event_id, a.subscription_id, a.attempt,
+       r.url,
+       'POST'::text AS method,
+       outbox.redact_headers(r.headers) || jsonb_build_object(
+         'Content-Type', 'application/json', 'User-Agent', 'walhook/' || ep.version,
+         'X-Webhook-Event', e.type, 'X-Webhook-ID', a.delivery_id, 'X-Webhook-Attempt', a.attempt::text)
+         || CASE WHEN r.signed AND r.signature = 'sha256' THEN '{"X-Webhook-Signature": "sha256=[redacted]"}' ELSE '{}' END::jsonb
+         || CASE WHEN e.headers ? 'traceparent' THEN jsonb_build_object('Traceparent', e.headers -> 'traceparent') ELSE '{}' END
+         AS request_headers,
+       CASE WHEN r.payload_format = 'raw' THEN e.payload
+            WHEN e.type IS NOT NULL THEN jsonb_build_object(
+              'event_type', e.type, 'event_data', e.payload, 'webhook_id', a.delivery_id,
+              'timestamp', to_char(a.committed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'attempt', a.attempt)
+       END AS payload,
+       a.status::int AS status, a.response_body, a.duration_us / 1000.0::double precision AS duration_ms, a.error, a.attempted_at
+FROM outbox.attempts a
+LEFT JOIN outbox.subscription_revisions r ON r.revision = a.revision
+LEFT JOIN LATERAL (SELECT version FROM outbox.epochs ep WHERE ep.epoch = a.epoch ORDER BY started_at DESC LIMIT 1) ep ON true
+LEFT JOIN LATERAL (
+  SELECT type, payload, headers FROM outbox.events WHERE id = a.event_id
+  UNION ALL
+  SELECT type, payload, headers FROM outbox.emitted_events WHERE id = a.event_id
+  LIMIT 1) AS e ON true;
+
+COMMENT ON VIEW outbox.calls IS 'One row an attempt: what was sent where, and what came back.';
+
+CREATE VIEW outbox.queue AS
+SELECT d.id AS delivery_id, d.event_id, d.subscription_id, s.name AS subscription, d.type, d.key, d.tenant, d.attempts,
+       CASE WHEN d.lease_owner IS NULL OR d.next_attempt_at <= now() THEN 'waiting' ELSE 'in flight' END AS state,
+       d.next_attempt_at, d.last_attempt_at, d.last_status, d.last_error, d.committed_at
+FROM outbox.deliveries d
+LEFT JOIN outbox.subscriptions s ON s.id = d.subscription_id;
+
+COMMENT ON VIEW outbox.queue IS 'Deliveries that wait: for their next attempt, or for the end of one in flight.';
+
+CREATE VIEW outbox.subscription_stats AS
+SELECT s.id AS subscription_id,
+       coalesce(t.delivered, 0) + q.pending + dl.dead AS deliveries,
+       coalesce(t.succeeded, 0) AS succeeded,
+       coalesce(t.failed, 0) AS failed,
+       q.pending,
+       dl.dead,
+       round(t.succeeded::numeric / nullif(t.attempts, 0), 4)::double precision AS success_rate,
+       round(t.total_us::numeric / nullif(t.attempts, 0) / 1000, 3)::double precision AS mean_ms,
+       outbox.latency_quantile(t.latency, 0.95) AS p95_ms,
+       t.last_attempt_at,
+       coalesce(t.consecutive_failures, 0) AS consecutive_failures
+FROM outbox.subscriptions s
+LEFT JOIN outbox.subscription_totals t ON t.subscription_id = s.id
+CROSS JOIN LATERAL (SELECT count(*) FROM outbox.deliveries d WHERE d.subscription_id = s.id) AS q(pending)
+CROSS JOIN LATERAL (SELECT count(*) FROM outbox.dead_letters d WHERE d.subscription_id = s.id) AS dl(dead);
+
+COMMENT ON VIEW outbox.subscription_stats IS 'Attempts and their results, one row a subscription; success_rate is from 0 to 1.';
+
+-- Sends a delivery again, with the same id: a dead letter, one that waits (a lease that has run out counts for
+-- nothing), or one that succeeded and whose event is still kept. Attempts go on counting; retries begin anew.
+-- When two ask at the same time, the second waits for the first and finds its row where there was none before.
+CREATE FUNCTION outbox.redeliver(delivery_id uuid) RETURNS uuid
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  wanted uuid := delivery_id;
+  past   record;
+BEGIN
+  UPDATE outbox.deliveries d SET next_attempt_at = now(), round = 0, lease_owner = NULL
+  WHERE d.id = wanted AND (d.lease_owner IS NULL OR d.next_attempt_at <= now());
+  IF NOT FOUND AND EXISTS (SELECT FROM outbox.deliveries d WHERE d.id = wanted) THEN
+    RAISE EXCEPTION 'delivery % is being attempted right now', wanted;
+  ELSIF NOT FOUND THEN
+    WITH dead AS (DELETE FROM outbox.dead_letters d WHERE d.id = wanted RETURNING d.*)
+    INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id,
+      headers, emitted, created_at, committed_at, commit_lsn, commit_index, attempts, next_attempt_at, last_attempt_at, last_status, last_error)
+    SELECT id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id,
+      headers, emitted, created_at, committed_at, commit_lsn, commit_index, attempts, now(), last_attempt_at, last_status, last_error
+    FROM dead
+    ON CONFLICT (id) DO UPDATE SET id = excluded.id;
+    IF NOT FOUND AND NOT EXISTS (SELECT FROM outbox.deliveries d WHERE d.id = wanted) THEN
+      SELECT a.event_id, a.subscription_id, a.committed_at, a.attempted_at, a.status, a.attempt INTO past
+      FROM outbox.attempts a WHERE a.delivery_id = wanted ORDER BY a.attempt DESC LIMIT 1;
+      IF NOT FOUND THEN
+        RAISE no_data_found USING MESSAGE = format('there is no delivery %s: outbox.calls, outbox.queue and outbox.dead_letters list what there is', wanted);
+      END IF;
+      INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id,
+        headers, emitted, created_at, committed_at, commit_lsn, commit_index, attempts, next_attempt_at, last_attempt_at, last_status)
+      SELECT wanted, past.subscription_id, e.id, e.type, e.payload::text, e.key, e.tenant, e.source, e.correlation_id,
+        e.headers::text, e.emitted, e.created_at, past.committed_at, '0/0', 0, past.attempt, now(), past.attempted_at, past.status
+      FROM (SELECT *, false AS emitted FROM outbox.events WHERE id = past.event_id
+            UNION ALL SELECT *, true FROM outbox.emitted_events WHERE id = past.event_id) e
+      ON CONFLICT (id) DO UPDATE SET id = excluded.id;
+      IF NOT FOUND THEN
+        RAISE no_data_found USING MESSAGE = format('the event %s of delivery %s is no longer kept', past.event_id, wanted);
+      END IF;
+    END IF;
+  END IF;
+  PERFORM pg_notify('walhook', 'queue');
+  RETURN wanted;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.redeliver IS 'Sends a delivery again under the same id, now.';
