@@ -1,0 +1,103 @@
+// Package config holds the relay's settings: one struct, its defaults, and where values come from. Flags
+// win over environment variables, these over walhook.yaml, and that over the defaults:
+//
+//	cfg, err := config.Load(path, os.Environ()) // defaults, file, environment
+//	err = cfg.SetFlags(flags)                   // flags that config.Flags registered and the user gave
+//	err = cfg.Validate()
+//
+// The struct's tags are the single source of every key's name, variable, limits and description; Keys lists
+// them.
+package config
+
+import (
+	_ "embed"
+	"time"
+)
+
+// Annotated is walhook.yaml with every key at its default and a comment on each.
+//
+//go:embed walhook.yaml
+var Annotated string
+
+// Config is everything that can be set. Its tags: yaml is the key, env the variable after WALHOOK_ and the
+// group's prefix, min and max the limits (inclusive), oneof the choices, help the description.
+type Config struct {
+	// The database.
+
+	DatabaseURL Secret `yaml:"database_url" env:"DATABASE_URL" help:"where the application's Postgres is; must allow replication, so not through a pooler"`
+	Slot        string `yaml:"slot" env:"SLOT" help:"name of the replication slot; relays with the same slot are one relay and its standbys"`
+
+	// The process.
+
+	Listen    string `yaml:"listen" env:"LISTEN" help:"address of API, dashboard and metrics"`
+	LogLevel  string `yaml:"log_level" env:"LOG_LEVEL" oneof:"trace debug info warn error" help:"least severe messages logged"`
+	LogFormat string `yaml:"log_format" env:"LOG_FORMAT" oneof:"auto json console" help:"form of the log on standard error; auto is console on a terminal, json otherwise"`
+
+	// Recording: how often finished deliveries and the checkpoint are written.
+	Record struct {
+		Interval time.Duration `yaml:"interval" env:"INTERVAL" min:"1ms" max:"1m" help:"longest time between record transactions while there is something to record; after a crash the deliveries of the last one are sent again"`
+	} `yaml:"record" envPrefix:"RECORD_"`
+
+	// Memory: what may wait there to be recorded. At either bound recording begins at once.
+	Memory struct {
+		MaxUnrecorded      int   `yaml:"max_unrecorded" env:"MAX_UNRECORDED" min:"1" max:"1000000" help:"deliveries held in memory before they are recorded"`
+		MaxUnrecordedBytes Bytes `yaml:"max_unrecorded_bytes" env:"MAX_UNRECORDED_BYTES" min:"1MiB" max:"64GiB" help:"size of the events held in memory before they are recorded"`
+	} `yaml:"memory" envPrefix:"MEMORY_"`
+
+	// Sending.
+	Delivery struct {
+		MaxSenders  int           `yaml:"max_senders" env:"MAX_SENDERS" min:"1" max:"100000" help:"requests in flight at once, over all subscriptions"`
+		SpillAfter  time.Duration `yaml:"spill_after" env:"SPILL_AFTER" min:"1ms" max:"5m" help:"how long recording waits for a first attempt to end before the delivery goes to the queue"`
+		GracePeriod time.Duration `yaml:"grace_period" env:"GRACE_PERIOD" min:"0s" max:"10m" help:"how long a stopping relay waits for requests in flight"`
+	} `yaml:"delivery" envPrefix:"DELIVERY_"`
+
+	// The queue of retries and spilled deliveries.
+	Queue struct {
+		LeaseMargin  time.Duration `yaml:"lease_margin" env:"LEASE_MARGIN" min:"1s" max:"1h" help:"how long a claimed delivery stays claimed beyond its timeout; after a crash it is tried again that much later"`
+		PollInterval time.Duration `yaml:"poll_interval" env:"POLL_INTERVAL" min:"10ms" max:"5m" help:"longest time between looks for due deliveries"`
+	} `yaml:"queue" envPrefix:"QUEUE_"`
+
+	// Retention: how long rows are kept before their partition is dropped.
+	Retention struct {
+		Events          time.Duration `yaml:"events" env:"EVENTS" min:"1h" max:"36500d" help:"how long published events are kept and can be replayed"`
+		Attempts        time.Duration `yaml:"attempts" env:"ATTEMPTS" min:"1h" max:"36500d" help:"how long the calls log is kept"`
+		DeadLetters     time.Duration `yaml:"dead_letters" env:"DEAD_LETTERS" min:"1h" max:"36500d" help:"how long dead letters are kept and can be redelivered"`
+		PartitionsAhead time.Duration `yaml:"partitions_ahead" env:"PARTITIONS_AHEAD" min:"24h" max:"365d" help:"how far ahead partitions are made, so that a relay that is down for that long costs nothing"`
+	} `yaml:"retention" envPrefix:"RETENTION_"`
+
+	// The replication connection.
+	Replication struct {
+		StatusInterval time.Duration `yaml:"status_interval" env:"STATUS_INTERVAL" min:"100ms" max:"10s" help:"longest time between status messages to Postgres; keep it under half of wal_sender_timeout"`
+		ConnectTimeout time.Duration `yaml:"connect_timeout" env:"CONNECT_TIMEOUT" min:"100ms" max:"5m" help:"how long one attempt to connect may take"`
+	} `yaml:"replication" envPrefix:"REPLICATION_"`
+}
+
+// Default returns the settings of a relay that nobody configured. DatabaseURL has no default.
+func Default() Config {
+	var c Config
+	c.Slot = "walhook"
+	c.Listen = "127.0.0.1:8080"
+	c.LogLevel = "info"
+	c.LogFormat = "auto"
+	c.Record.Interval = 100 * time.Millisecond
+	c.Memory.MaxUnrecorded = 8192
+	c.Memory.MaxUnrecordedBytes = 32 << 20
+	c.Delivery.MaxSenders = 256
+	c.Delivery.SpillAfter = time.Second
+	c.Delivery.GracePeriod = 20 * time.Second
+	c.Queue.LeaseMargin = 30 * time.Second
+	c.Queue.PollInterval = 5 * time.Second
+	c.Retention.Events = 7 * day
+	c.Retention.Attempts = 7 * day
+	c.Retention.DeadLetters = 30 * day
+	c.Retention.PartitionsAhead = 7 * day
+	c.Replication.StatusInterval = 10 * time.Second
+	c.Replication.ConnectTimeout = 10 * time.Second
+	return c
+}
+
+// Redacted returns the settings without passwords, for logs and for people.
+func (c Config) Redacted() Config {
+	c.DatabaseURL = Secret(c.DatabaseURL.String())
+	return c
+}
