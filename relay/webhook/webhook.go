@@ -1,0 +1,97 @@
+// Package webhook makes one HTTP attempt: it builds the request that a delivery becomes, signs it, sends
+// it and says what came of it. It decides nothing about what follows; retries, schedules and dead letters
+// belong to whoever calls it.
+//
+// # How often a request is sent
+//
+// One call of Send makes the receiver see a request at most once. Three layers below could break that,
+// and each is held:
+//
+//   - go-retryablehttp is configured never to retry.
+//   - net/http's Transport sends a request again by itself, on a connection that was kept alive and turns
+//     out to be closed. For a POST it does so in one case only: not a byte of the request was written
+//     (shouldRetryRequest and nothingWrittenError in transport.go). Once a byte went out it gives the
+//     error back, unless the request carries an Idempotency-Key or X-Idempotency-Key header, which makes
+//     it count as replayable; such headers are therefore refused.
+//   - Redirects are not followed, so nothing is sent to a second address either.
+//
+// One gap is closed here. When the server closes an idle connection at the very moment at which the
+// transport takes it from its pool, the transport gives the error back although nothing was written. Send
+// then tries once more, provided that the transport never read a byte of the body, so that no receiver can
+// have had the request.
+package webhook
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/hashicorp/go-retryablehttp"
+	"github.com/rs/zerolog"
+)
+
+// Options configures a Sender. The zero value of every field means its default.
+type Options struct {
+	UserAgent      string // sent as User-Agent; default "walhook"
+	MaxResponse    int    // bytes of a response body that an Outcome keeps; default 10240
+	MaxIdlePerHost int    // connections kept alive to one host; default 256
+	Log            zerolog.Logger
+}
+
+// The defaults of Options.
+const (
+	defaultUserAgent      = "walhook"
+	defaultMaxResponse    = 10 << 10
+	defaultMaxIdlePerHost = 256
+)
+
+// withDefaults fills in what the caller left out.
+func (o Options) withDefaults() Options {
+	if o.UserAgent == "" {
+		o.UserAgent = defaultUserAgent
+	}
+	if o.MaxResponse <= 0 {
+		o.MaxResponse = defaultMaxResponse
+	}
+	if o.MaxIdlePerHost <= 0 {
+		o.MaxIdlePerHost = defaultMaxIdlePerHost
+	}
+	return o
+}
+
+// Sender makes attempts. It is safe for any number of goroutines and holds no goroutine of its own beside
+// those of its idle connections.
+type Sender struct {
+	maxResponse int
+	log         zerolog.Logger
+
+	transport *http.Transport
+	client    *retryablehttp.Client
+	endpoints *endpoints
+
+	// Header values that are the same for every request; net/http only reads them.
+	contentType []string
+	userAgent   []string
+
+	responses sync.Pool // *[]byte of maxResponse bytes
+}
+
+// New makes a Sender. Close releases its connections.
+func New(o Options) *Sender {
+	o = o.withDefaults()
+	transport := newTransport(o.MaxIdlePerHost)
+	s := &Sender{
+		maxResponse: o.MaxResponse,
+		log:         o.Log.With().Str("component", "webhook").Logger(),
+		transport:   transport,
+		client:      newClient(transport),
+		endpoints:   newEndpoints(maxEndpoints),
+		contentType: []string{"application/json"},
+		userAgent:   []string{headerText(o.UserAgent)},
+	}
+	s.responses.New = func() any { b := make([]byte, s.maxResponse); return &b }
+	return s
+}
+
+// Close closes idle connections. Attempts under way end by themselves; one made after Close opens new
+// connections.
+func (s *Sender) Close() { s.transport.CloseIdleConnections() }
