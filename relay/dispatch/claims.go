@@ -1,0 +1,109 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+
+	"github.com/walhook/walhook/relay/delivery"
+)
+
+const (
+	// claimedPerSender bounds the deliveries that all lanes together hold from the queue.
+	claimedPerSender = 4
+	// laneShare is the part of the claimed bytes from which on a lane is given no more: a receiver that hangs
+	// over large bodies must leave room for the others.
+	laneShare = 4
+	// leaseNearlyOver is too short to record that a delivery was given back.
+	leaseNearlyOver = 2 * time.Second
+)
+
+// Room is how many deliveries may be claimed now, over all lanes, and how many bytes of events. Neither is
+// negative. A claimer that finds too little of it calls Short.
+func (d *Dispatcher) Room() (n, bytes int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(0, d.options.MaxSenders*claimedPerSender-d.claimed), max(0, d.options.MaxClaimedBytes-d.bytes)
+}
+
+// LaneBytes is how many bytes of events one claim may take for one lane.
+func (d *Dispatcher) LaneBytes() int { return max(1, d.options.MaxClaimedBytes/laneShare) }
+
+// Short notes that lanes were left out for want of room: Hungry is called when half of it is free, which may
+// be at once.
+func (d *Dispatcher) Short() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.short = true
+	d.roomy()
+}
+
+// roomy calls Hungry if lanes were left out and there is room again.
+func (d *Dispatcher) roomy() {
+	if d.short && 2*d.claimed <= d.options.MaxSenders*claimedPerSender && 2*d.bytes <= d.options.MaxClaimedBytes {
+		d.short = false
+		d.options.Hungry()
+	}
+}
+
+// appetite is how much more the lane would take from the queue, as long as it has not taken its share.
+func (d *Dispatcher) appetite(l *lane, now time.Time) int {
+	if l.bytes >= d.LaneBytes() {
+		return 0
+	}
+	return l.appetite(now)
+}
+
+// hungry reports a lane that could take more and knows of more. Where there is no room for more, it waits for
+// that like all others.
+func (d *Dispatcher) hungry(l *lane) {
+	if l.hungry && !d.short && l.claimed.len() <= l.ahead()/4 && d.appetite(l, time.Now()) > 0 {
+		l.hungry = false
+		d.options.Hungry()
+	}
+}
+
+// hold accounts for a claimed delivery, or with n = -1 for its end.
+func (d *Dispatcher) hold(l *lane, v *delivery.Delivery, n int) {
+	size := n * v.Event.Size()
+	d.claimed += n
+	d.bytes += size
+	l.bytes += size
+}
+
+// letGo accounts for a delivery that the lane no longer holds. Those from memory have no lease and don't count.
+func (d *Dispatcher) letGo(l *lane, v *delivery.Delivery) {
+	if !v.Lease.IsZero() {
+		d.hold(l, v, -1)
+		d.roomy()
+	}
+}
+
+// drain takes all claimed deliveries out of a lane.
+func (d *Dispatcher) drain(l *lane) []*delivery.Delivery {
+	all := l.claimed.drain()
+	for _, v := range all {
+		d.letGo(l, v)
+	}
+	return all
+}
+
+// release gives deliveries back, without the lock. One whose lease is over, or will be before that could be
+// recorded, is left alone: the queue hands it out again by itself, and what is recorded later would end the
+// lease of whoever got it.
+func (d *Dispatcher) release(all []*delivery.Delivery) {
+	soon := time.Now().Add(leaseNearlyOver)
+	all = slices.DeleteFunc(all, func(v *delivery.Delivery) bool { return !v.Lease.IsZero() && soon.After(v.Lease) })
+	if len(all) > 0 {
+		d.ledger.Released(all)
+	}
+}
+
+// releaseUnlocked gives deliveries back and lets go of the lock meanwhile.
+func (d *Dispatcher) releaseUnlocked(all []*delivery.Delivery) {
+	if len(all) == 0 {
+		return
+	}
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	d.release(all)
+}
