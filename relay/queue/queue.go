@@ -1,0 +1,172 @@
+// Package queue is the Postgres queue of deliveries that wait: retries, what a slow lane spilled, what a
+// crash left behind. The record transaction puts rows in and settles them; here they are claimed.
+package queue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/walhook/walhook/relay/delivery"
+)
+
+// ErrEpoch means that another relay has taken over: nothing may be claimed any more.
+var ErrEpoch = errors.New("another relay has taken over: nothing may be claimed")
+
+// Queue claims deliveries for one relay of one epoch.
+type Queue struct {
+	Slot  string
+	Epoch int
+	Owner string // of the leases
+}
+
+// Lane is a subscription with rows in the queue.
+type Lane struct {
+	SubscriptionID uuid.UUID
+	Due            time.Time // of its first row
+}
+
+// Lanes returns the subscriptions that have rows, each with the time of its first one, and the database's
+// clock. The cost grows with the number of such subscriptions, not with the rows.
+func (q *Queue) Lanes(ctx context.Context, conn *pgx.Conn) ([]Lane, time.Time, error) {
+	rows, err := conn.Query(ctx, `WITH RECURSIVE lanes AS (
+			(SELECT subscription_id, next_attempt_at FROM outbox.deliveries ORDER BY subscription_id, next_attempt_at LIMIT 1)
+			UNION ALL
+			SELECT n.subscription_id, n.next_attempt_at FROM lanes CROSS JOIN LATERAL (
+				SELECT d.subscription_id, d.next_attempt_at FROM outbox.deliveries d
+				WHERE d.subscription_id > lanes.subscription_id
+				ORDER BY d.subscription_id, d.next_attempt_at LIMIT 1) n
+		) SELECT subscription_id, next_attempt_at, clock_timestamp() FROM lanes`)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	now := time.Time{}
+	lanes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Lane, error) {
+		var l Lane
+		err := row.Scan(&l.SubscriptionID, &l.Due, &now)
+		return l, err
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	return lanes, now, nil
+}
+
+// Want is how many deliveries a lane may claim, and for how long.
+type Want struct {
+	SubscriptionID uuid.UUID
+	N              int
+	Bytes          int // of events, as delivery.Event.Size counts them; the delivery that reaches it is the last
+	Lease          time.Duration
+}
+
+// Claim takes due deliveries, of each lane at most what it wants, and leases them. All of them together end with
+// the one that reaches so many bytes, as delivery.Event.Size counts them; the lanes' first ones come before their
+// second ones, so that all have a share. Rows that another process is taking are passed over. It returns
+// ErrEpoch, and claims nothing, once another relay has the slot.
+func (q *Queue) Claim(ctx context.Context, conn *pgx.Conn, wants []Want, bytes int) ([]*delivery.Delivery, error) {
+	n := len(wants)
+	ids, counts, most, leases := make([]uuid.UUID, n), make([]int32, n), make([]int64, n), make([]float64, n)
+	for i, w := range wants {
+		ids[i], counts[i], most[i], leases[i] = w.SubscriptionID, int32(w.N), int64(w.Bytes), w.Lease.Seconds()
+	}
+	leasedAt := time.Now()
+	// octet_length knows the size of a large text without reading it.
+	rows, err := conn.Query(ctx, `WITH mine AS MATERIALIZED (SELECT EXISTS (
+				SELECT FROM outbox.checkpoint WHERE slot_name = $4 AND epoch = $5) AS still),
+			due AS MATERIALIZED (SELECT d.*, want.lease, want.most, want.place
+				FROM unnest($1::uuid[], $2::int[], $3::float8[], $7::bigint[]) WITH ORDINALITY AS want(subscription_id, n, lease, most, place)
+				CROSS JOIN LATERAL (SELECT id, next_attempt_at, 256 + octet_length(payload) + coalesce(octet_length(headers), 0)
+						+ octet_length(type) + coalesce(octet_length(key), 0) AS size
+					FROM outbox.deliveries
+					WHERE subscription_id = want.subscription_id AND next_attempt_at <= now() AND (SELECT still FROM mine)
+					ORDER BY next_attempt_at LIMIT want.n FOR UPDATE SKIP LOCKED) d),
+			ranked AS (SELECT id, lease, most, place, size, row_number() OVER lane AS rank, sum(size) OVER lane - size AS before
+				FROM due WINDOW lane AS (PARTITION BY place ORDER BY next_attempt_at, id)),
+			summed AS (SELECT id, lease, sum(size) OVER (ORDER BY rank, place) - size AS before FROM ranked WHERE before < most),
+			picked AS MATERIALIZED (SELECT id, lease FROM summed WHERE before < $8::bigint),
+			claimed AS (UPDATE outbox.deliveries d
+				SET next_attempt_at = now() + make_interval(secs => picked.lease), lease_owner = $6
+				FROM picked WHERE d.id = picked.id
+				RETURNING d.*, picked.lease)
+		SELECT still, c.id, c.subscription_id, c.event_id, c.type, c.payload, coalesce(c.key, ''), c.tenant,
+			coalesce(c.source, ''), coalesce(c.correlation_id, ''), coalesce(c.headers, ''), c.emitted, c.created_at,
+			c.committed_at, c.commit_lsn::text, c.commit_index, c.attempts, c.round, c.lease
+		FROM mine LEFT JOIN claimed c ON true`, ids, counts, leases, q.Slot, q.Epoch, q.Owner, most, int64(bytes))
+	if err != nil {
+		return nil, fmt.Errorf("claim deliveries: %w", err)
+	}
+	claimed, err := collect(rows, leasedAt)
+	if err != nil {
+		return nil, fmt.Errorf("claim deliveries: %w", err)
+	}
+	slices.SortFunc(claimed, func(a, b *delivery.Delivery) int {
+		return cmp.Or(a.Event.Position.Compare(b.Event.Position), a.Event.CommittedAt.Compare(b.Event.CommittedAt))
+	})
+	return claimed, nil
+}
+
+// collect reads claimed rows; the first column says whether the epoch still stands.
+func collect(rows pgx.Rows, leasedAt time.Time) ([]*delivery.Delivery, error) {
+	defer rows.Close()
+	var out []*delivery.Delivery
+	for rows.Next() {
+		var (
+			still                           bool
+			id, subscription, event         *uuid.UUID
+			kind, payload, key, tenant      *string
+			source, correlation, headers, l *string
+			emitted                         *bool
+			created, committed              *time.Time
+			index                           *int64
+			attempts, round                 *int
+			lease                           *float64
+		)
+		err := rows.Scan(&still, &id, &subscription, &event, &kind, &payload, &key, &tenant, &source, &correlation, &headers,
+			&emitted, &created, &committed, &l, &index, &attempts, &round, &lease)
+		if err != nil {
+			return nil, err
+		}
+		if !still {
+			return nil, ErrEpoch
+		}
+		if id == nil {
+			continue // nothing was due
+		}
+		lsn, err := delivery.ParseLSN(*l)
+		if err != nil {
+			return nil, err
+		}
+		e := &delivery.Event{ID: *event, Type: *kind, Payload: []byte(*payload), Key: *key, Tenant: *tenant, Source: *source,
+			CorrelationID: *correlation, Headers: []byte(*headers), CreatedAt: *created, CommittedAt: committed.UTC(),
+			Position: delivery.Position{LSN: lsn, Index: uint64(*index)}, Emitted: *emitted}
+		out = append(out, &delivery.Delivery{ID: *id, SubscriptionID: *subscription, Event: e, Attempts: *attempts, Round: *round,
+			Queued: true, Lease: leasedAt.Add(time.Duration(*lease * float64(time.Second)))})
+	}
+	return out, rows.Err()
+}
+
+// Cancel makes dead letters of what waits for a subscription that no longer exists, and returns how many
+// there were.
+func (q *Queue) Cancel(ctx context.Context, conn *pgx.Conn, subscription uuid.UUID) (int64, error) {
+	tag, err := conn.Exec(ctx, `WITH gone AS (
+			DELETE FROM outbox.deliveries WHERE subscription_id = $1 AND lease_owner IS NULL
+				AND NOT EXISTS (SELECT FROM outbox.subscriptions WHERE id = $1)
+			RETURNING *)
+		INSERT INTO outbox.dead_letters (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id, headers,
+			emitted, created_at, committed_at, commit_lsn, commit_index, attempts, last_attempt_at, last_status, last_error)
+		SELECT id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id, headers,
+			emitted, created_at, committed_at, commit_lsn, commit_index, attempts, last_attempt_at, last_status,
+			'the subscription was deleted' || coalesce('; before that: ' || last_error, '')
+		FROM gone ON CONFLICT (id) DO NOTHING`, subscription)
+	if err != nil {
+		return 0, fmt.Errorf("cancel deliveries of subscription %s: %w", subscription, err)
+	}
+	return tag.RowsAffected(), nil
+}
