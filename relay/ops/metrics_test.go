@@ -1,0 +1,201 @@
+package ops_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/walhook/walhook/relay/delivery"
+	"github.com/walhook/walhook/relay/ops"
+)
+
+// promised are the metrics of the public contract.
+var promised = []string{"replication_lag_bytes", "replication_lag_seconds", "slot_retained_bytes", "slot_safe_bytes", "slot_active",
+	"checkpoint_lsn", "events_total", "deliveries_total", "delivery_duration_seconds", "commit_to_delivery_seconds", "queue_depth",
+	"queue_oldest_seconds", "dead_letters", "record_duration_seconds", "record_batch_size", "inflight_deliveries", "subscriptions", "circuit_open"}
+
+func number(n int64) *int64 { return &n }
+
+var someLag = ops.Lag{Active: true, LagBytes: number(1), RetainedBytes: number(2), SafeBytes: number(3), LagSeconds: 4.5, CheckpointBytes: 5,
+	QueueDepth: 6, OldestPendingSeconds: 7.5, DeadLetters: 8}
+
+func newMetrics(lag ops.Lag, err error) *ops.Metrics {
+	return ops.NewMetrics(func() ops.Lanes { return ops.Lanes{InFlight: 1, Active: 2, Inactive: 3, Invalid: 4, Circuits: 5} },
+		func(context.Context) (ops.Lag, error) { return lag, err })
+}
+
+// gather returns the families by name, without the prefix, which every one of them has.
+func gather(t *testing.T, m *ops.Metrics) map[string]*dto.MetricFamily {
+	t.Helper()
+	families, err := m.Registry().Gather()
+	require.NoError(t, err)
+	all := map[string]*dto.MetricFamily{}
+	for _, f := range families {
+		name, ours := strings.CutPrefix(f.GetName(), "walhook_")
+		require.True(t, ours, f.GetName())
+		require.NotEmpty(t, f.GetHelp(), name)
+		all[name] = f
+	}
+	return all
+}
+
+// values are those of a family's counters or gauges by their labels, "a=b".
+func values(f *dto.MetricFamily) map[string]float64 {
+	all := map[string]float64{}
+	for _, m := range f.GetMetric() {
+		var labels []string
+		for _, l := range m.GetLabel() {
+			labels = append(labels, l.GetName()+"="+l.GetValue())
+		}
+		all[strings.Join(labels, ",")] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	}
+	return all
+}
+
+func TestPromisedMetricsAreThereFromTheStart(t *testing.T) {
+	families := gather(t, newMetrics(someLag, nil))
+	for _, name := range promised {
+		require.Contains(t, families, name)
+	}
+}
+
+func TestGauges(t *testing.T) {
+	families := gather(t, newMetrics(someLag, nil))
+	for name, want := range map[string]float64{"replication_lag_bytes": 1, "slot_retained_bytes": 2, "slot_safe_bytes": 3, "replication_lag_seconds": 4.5,
+		"checkpoint_lsn": 5, "queue_depth": 6, "queue_oldest_seconds": 7.5, "dead_letters": 8, "slot_active": 1, "inflight_deliveries": 1, "circuit_open": 5} {
+		require.Equal(t, map[string]float64{"": want}, values(families[name]), name)
+	}
+	require.Equal(t, map[string]float64{"state=active": 2, "state=inactive": 3, "state=invalid": 4}, values(families["subscriptions"]))
+	inactive := someLag
+	inactive.Active = false
+	require.Equal(t, map[string]float64{"": 0}, values(gather(t, newMetrics(inactive, nil))["slot_active"]))
+}
+
+// An absent value raises an alert, an old or invented one lies.
+func TestUnknownValuesAreAbsent(t *testing.T) {
+	lost := ops.Lag{WALStatus: "lost", CheckpointBytes: 5}
+	families := gather(t, newMetrics(lost, nil))
+	for _, name := range []string{"replication_lag_bytes", "slot_retained_bytes"} {
+		require.NotContains(t, families, name)
+	}
+	require.Equal(t, map[string]float64{"": 5}, values(families["checkpoint_lsn"]))
+	require.Equal(t, map[string]float64{"": 0}, values(families["slot_safe_bytes"]), "nothing more may be written")
+	unlimited := ops.Lag{WALStatus: "reserved"}
+	require.Equal(t, map[string]float64{"": math.Inf(1)}, values(gather(t, newMetrics(unlimited, nil))["slot_safe_bytes"]))
+
+	families = gather(t, newMetrics(someLag, errors.New("Postgres is away")))
+	require.NotContains(t, families, "checkpoint_lsn")
+	require.Contains(t, families, "events_total", "what we know ourselves stays")
+	require.Contains(t, families, "inflight_deliveries")
+}
+
+func TestCounters(t *testing.T) {
+	m := newMetrics(someLag, nil)
+	m.Event()
+	m.Event()
+	m.Attempt(nil, &delivery.Outcome{Duration: time.Second}, delivery.Delivered, 2*time.Second)
+	m.Attempt(nil, &delivery.Outcome{Reason: delivery.ReasonTimeout, Duration: 4 * time.Second}, delivery.Waiting, 8*time.Second)
+	m.Attempt(nil, &delivery.Outcome{Reason: delivery.ReasonStatus, Duration: 16 * time.Second}, delivery.Dead, 32*time.Second)
+	m.Recorded(100, 64*time.Second)
+	families := gather(t, m)
+	require.Equal(t, map[string]float64{"": 2}, values(families["events_total"]))
+	require.Equal(t, map[string]float64{"outcome=delivered": 1, "outcome=retried": 1, "outcome=dead": 1}, values(families["deliveries_total"]))
+	require.Equal(t, map[string]float64{"reason=timeout": 1, "reason=status": 1}, values(families["failures_total"]))
+	for name, want := range map[string]struct {
+		n   uint64
+		sum float64
+	}{
+		"delivery_duration_seconds":  {3, 21},
+		"commit_to_delivery_seconds": {1, 2}, // of deliveries, not of attempts
+		"record_duration_seconds":    {1, 64},
+		"record_batch_size":          {1, 100},
+	} {
+		h := families[name].GetMetric()[0].GetHistogram()
+		require.Equal(t, want.n, h.GetSampleCount(), name)
+		require.InDelta(t, want.sum, h.GetSampleSum(), 1e-9, name)
+	}
+}
+
+// Labels carry nothing of a subscription and only values of a small set.
+func TestLabelsAreBounded(t *testing.T) {
+	m := newMetrics(someLag, nil)
+	secret := &delivery.Settings{Name: "canary", URL: "http://canary/", Secret: "canary"}
+	m.Attempt(secret, &delivery.Outcome{Reason: delivery.ReasonStatus, Error: "canary", Body: "canary"}, delivery.Dead, 0)
+	allowed := map[string]bool{"outcome": true, "state": true, "reason": true}
+	for name, f := range gather(t, m) {
+		require.NotContains(t, f.String(), "canary")
+		for _, metric := range f.GetMetric() {
+			for _, l := range metric.GetLabel() {
+				require.True(t, allowed[l.GetName()], "%s has the label %s", name, l.GetName())
+			}
+		}
+	}
+}
+
+// A scrape of a Postgres that does not answer ends soon.
+func TestScrapeBoundsItsTime(t *testing.T) {
+	left := time.Duration(-1)
+	m := ops.NewMetrics(func() ops.Lanes { return ops.Lanes{} }, func(ctx context.Context) (ops.Lag, error) {
+		if deadline, ok := ctx.Deadline(); ok {
+			left = time.Until(deadline)
+		}
+		return ops.Lag{}, context.DeadlineExceeded
+	})
+	gather(t, m)
+	require.Positive(t, left)
+	require.LessOrEqual(t, left, 3*time.Second)
+}
+
+func TestHandler(t *testing.T) {
+	ready := ops.Ready{Ready: true, State: "running"}
+	h := ops.Handler(func() ops.Ready { return ready }, newMetrics(someLag, nil))
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		body, err := io.ReadAll(w.Result().Body)
+		require.NoError(t, err)
+		return w.Code, string(body)
+	}
+	status, body := get("/healthz")
+	require.Equal(t, []any{200, "ok\n"}, []any{status, body})
+
+	for _, c := range []struct {
+		is     ops.Ready
+		status int
+	}{
+		{ops.Ready{Ready: true, State: "running"}, 200},
+		{ops.Ready{Ready: true, State: "standby"}, 200},
+		{ops.Ready{State: "reconnecting", Error: "connection refused"}, 503},
+	} {
+		ready = c.is
+		status, body := get("/readyz")
+		require.Equal(t, c.status, status)
+		var got ops.Ready
+		require.NoError(t, json.Unmarshal([]byte(body), &got))
+		require.Equal(t, c.is, got)
+		status, _ = get("/healthz")
+		require.Equal(t, 200, status, "alive all the same")
+	}
+
+	status, body = get("/metrics")
+	require.Equal(t, 200, status)
+	for _, name := range promised {
+		require.Contains(t, body, "\n# TYPE walhook_"+name+" ")
+	}
+	require.Contains(t, body, `walhook_deliveries_total{outcome="dead"} 0`)
+	status, _ = get("/elsewhere")
+	require.Equal(t, 404, status)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/metrics", nil))
+	require.Equal(t, 405, w.Code)
+}
