@@ -1,0 +1,29 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// connect opens a session for the relay's own work. What a role or database sets for its sessions does not
+// apply here: a recorded batch must survive a crash, and no time limit may break a transaction off.
+func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("connection string: %w", err)
+	}
+	for name, value := range map[string]string{
+		"application_name": "walhook", "synchronous_commit": "on", "statement_timeout": "0", "lock_timeout": "0",
+		"idle_in_transaction_session_timeout": "0", "search_path": "", "timezone": "UTC", "client_encoding": "UTF8",
+		"default_transaction_isolation": "read committed", "default_transaction_read_only": "off",
+	} {
+		cfg.RuntimeParams[name] = value
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Postgres: %w", err)
+	}
+	return conn, nil
+}

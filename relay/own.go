@@ -1,0 +1,288 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walhook/walhook/relay/delivery"
+	"github.com/walhook/walhook/relay/dispatch"
+	"github.com/walhook/walhook/relay/queue"
+	"github.com/walhook/walhook/relay/record"
+	"github.com/walhook/walhook/relay/route"
+	"github.com/walhook/walhook/relay/stream"
+)
+
+// ownership is one epoch of the slot: everything from taking it over to losing it or stopping. What it
+// holds in memory is worth nothing to the next one, which derives it again from the database.
+type ownership struct {
+	relay   *Relay
+	options *Options
+	log     zerolog.Logger
+	epoch   int
+
+	conn      *stream.Conn      // the pump's
+	table     *route.Table      // the pump's
+	position  delivery.Position // the pump's: behind the last item that entered the window
+	progress  delivery.LSN      // the pump's: the last idle position that entered the window
+	progressT time.Time
+	held      time.Time // the pump's: since when the stream is held back by a full window
+
+	window *record.Window
+	lanes  *dispatch.Dispatcher
+	store  *record.Store
+	queue  *queue.Queue
+	served uuid.UUID // the claimer's: the last lane that the last claim had something for
+
+	confirmed atomic.Uint64   // what is recorded and may be told to Postgres
+	lost      chan struct{}   // a connection to Postgres broke: the stream's should be tried as well
+	waker     waker           // wakes the claimer
+	changed   changedIDs      // subscriptions whose lanes wait for new settings, for the claimer to read
+	invalid   invalidFindings // rules that do not compile, for the claimer to write down
+	shed      atomic.Bool     // the next record step turns everything unfinished into queue rows
+}
+
+// own takes the slot over and works until ctx ends or the epoch is over.
+func (r *Relay) own(ctx context.Context) error {
+	o, err := r.takeOver(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil // stopped before it had anything to lose
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { o.conn.Close() }() // the pump may have opened another one by then
+	defer o.store.Close()
+	defer r.recording.note(nil) // the next epoch begins without it
+	attempts, breakOff := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer breakOff(nil)
+	o.lanes = dispatch.New(attempts, dispatch.Options{MaxSenders: r.options.MaxSenders,
+		MaxClaimedBytes: r.options.MaxUnrecordedBytes, Hungry: o.waker.wake}, r.sender, o)
+	o.window.Connect(o.lanes)
+	r.lanes.Store(o.lanes)
+	r.become(Running, nil)
+
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	recording, endRecording := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endRecording(nil)
+	recorded := make(chan struct{}) // closed when the last batch is durable
+
+	var g errgroup.Group
+	run := func(name string, f func() error) {
+		g.Go(func() error {
+			defer stop() // one ends, all end
+			if err := f(); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	settings := make(chan struct{}) // closed when the lanes are known
+	run("claim", func() error { return o.claim(work, settings) })
+	run("stream", func() error {
+		select {
+		case <-settings:
+		case <-work.Done():
+		}
+		return o.pump(work, recorded)
+	})
+	run("record", func() error {
+		defer close(recorded)
+		return o.record(work, recording, breakOff)
+	})
+	// A Postgres that stays away must not keep the relay from stopping: what is not recorded comes again.
+	defer context.AfterFunc(work, func() {
+		time.AfterFunc(2*r.options.GracePeriod, func() { endRecording(errors.New("the relay stopped and Postgres did not answer")) })
+	})()
+	return g.Wait()
+}
+
+// drain ends the lanes: attempts under way have the grace period, then they are broken off.
+func (o *ownership) drain(breakOff context.CancelCauseFunc) {
+	t := time.AfterFunc(o.options.GracePeriod, func() { breakOff(errors.New("the relay stopped and the grace period is over")) })
+	defer t.Stop()
+	o.lanes.Stop()
+}
+
+// takeOver gets hold of the slot first and of the epoch second, so that only one relay at a time does.
+func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
+	db, err := connect(ctx, r.options.URL)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
+	before, err := readBoth(ctx, db, r.options.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.checkSystem(ctx, before); err != nil {
+		return nil, err
+	}
+	conn, err := stream.Start(ctx, r.stream(), before.Confirmed, before.Position)
+	if err != nil {
+		return nil, err
+	}
+	// Between reading the checkpoint and getting the slot, its former owner may have moved on.
+	checkpoint, rules, err := record.TakeOver(ctx, db, r.options.Slot, identity(r.options.Version))
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	conn.Resume(checkpoint.Confirmed, checkpoint.Position)
+	return r.ownership(conn, checkpoint, rules), nil
+}
+
+func (r *Relay) ownership(conn *stream.Conn, c record.Checkpoint, rules []delivery.Rule) *ownership {
+	owner := record.Owner(r.options.Slot, c.Epoch)
+	o := &ownership{
+		relay: r, options: &r.options, epoch: c.Epoch, conn: conn, table: route.New(), position: c.Position, progress: c.Confirmed,
+		log:   r.log.With().Int("epoch", c.Epoch).Logger(),
+		queue: &queue.Queue{Slot: r.options.Slot, Epoch: c.Epoch, Owner: owner},
+		lost:  make(chan struct{}, 1),
+	}
+	o.confirmed.Store(uint64(c.Confirmed))
+	for _, rule := range rules {
+		o.put(rule)
+	}
+	o.window = record.NewWindow(record.Limits{Deliveries: r.options.MaxUnrecorded, Bytes: r.options.MaxUnrecordedBytes,
+		SpillAfter: r.options.SpillAfter, Urgent: r.options.MaxUnrecorded / 4}, time.Now)
+	o.store = record.NewStore(record.Options{Slot: r.options.Slot, Owner: owner, Epoch: c.Epoch, Batch: c.Batch, Trouble: o.recording,
+		Log: o.log.With().Str("component", "record").Logger()}, func(ctx context.Context) (*pgx.Conn, error) { return connect(ctx, r.options.URL) })
+	o.log.Info().Stringer("position", c.Position).Int("subscriptions", len(rules)).Msg("slot taken over")
+	return o
+}
+
+// Finished takes the outcome of an attempt.
+func (o *ownership) Finished(d *delivery.Delivery, s *delivery.Settings, outcome delivery.Outcome) {
+	next := o.window.Finished(d, s, outcome)
+	if outcome.Counts() {
+		o.relay.observer.Attempt(s, &outcome, next.State, time.Since(d.Event.CommittedAt))
+	}
+}
+
+// Released takes back deliveries that were not attempted.
+func (o *ownership) Released(all []*delivery.Delivery) { o.window.Released(all) }
+
+// put brings a rule into the routing view. One that does not compile disables its subscription, visibly.
+func (o *ownership) put(rule delivery.Rule) {
+	if err := o.table.Put(rule); err != nil {
+		o.found(finding{rule.SubscriptionID, rule.Revision, o.table.Invalid()[rule.SubscriptionID]})
+	}
+}
+
+// found says once that a subscription is invalid, and has the claimer write it down.
+func (o *ownership) found(f finding) {
+	if o.invalid.add(f) {
+		o.log.Error().Str("reason", f.reason).Stringer("subscription", f.id).Msg("subscription is invalid and disabled")
+		o.waker.wake()
+	}
+}
+
+// reset asks the pump to try its connection anew: another connection broke, and a Postgres that is shutting
+// down waits for its last walsender.
+func (o *ownership) reset() {
+	select {
+	case o.lost <- struct{}{}:
+	default:
+	}
+}
+
+// finding is a rule that does not compile, or settings that cannot be used.
+type finding struct {
+	id       uuid.UUID
+	revision int64
+	reason   string
+}
+
+// changedIDs collects subscriptions.
+type changedIDs struct {
+	mu  sync.Mutex
+	all []uuid.UUID
+}
+
+func (c *changedIDs) add(id uuid.UUID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, id)
+}
+
+func (c *changedIDs) take() []uuid.UUID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.all
+	c.all = nil
+	return all
+}
+
+type invalidFindings struct {
+	mu    sync.Mutex
+	all   []finding
+	known map[uuid.UUID]int64 // revisions reported: writing a finding down comes back as a change
+}
+
+// add reports whether the finding is news.
+func (f *invalidFindings) add(n finding) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known[n.id] == n.revision {
+		return false
+	}
+	if f.known == nil {
+		f.known = map[uuid.UUID]int64{}
+	}
+	f.known[n.id] = n.revision
+	f.all = append(f.all, n)
+	return true
+}
+
+// back keeps what could not be written down for the next try.
+func (f *invalidFindings) back(rest []finding) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, rest...)
+}
+
+func (f *invalidFindings) take() []finding {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.all
+	f.all = nil
+	return all
+}
+
+// waker breaks a wait off. A wake before the wait counts.
+type waker struct {
+	mu     sync.Mutex
+	woken  bool
+	cancel context.CancelFunc
+}
+
+func (w *waker) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.woken = true
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// until returns a context that ends at the given time or when somebody wakes.
+func (w *waker) until(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadline(ctx, at)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.woken {
+		cancel()
+	}
+	w.woken, w.cancel = false, cancel
+	return ctx, cancel
+}

@@ -1,0 +1,213 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/walhook/walhook/relay/delivery"
+	"github.com/walhook/walhook/relay/record"
+	"github.com/walhook/walhook/relay/stream"
+)
+
+// pump owns the stream: it routes what comes, offers it to the lanes, and confirms what is recorded. It
+// never waits for a receiver: when the window is full it waits for the record step, answering the server
+// all the while. When ctx ends it keeps the link alive until the last batch is recorded and confirms that.
+func (o *ownership) pump(ctx context.Context, recorded <-chan struct{}) error {
+	for ctx.Err() == nil {
+		err := o.flow(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		o.relay.become(Reconnecting, err)
+		o.conn.Close()
+		if err := o.reconnect(ctx); err != nil {
+			return err // there is no link left to keep alive
+		}
+		if ctx.Err() == nil {
+			o.relay.become(Running, nil)
+		}
+	}
+	for {
+		select {
+		case <-recorded:
+			o.conn.Confirm(delivery.LSN(o.confirmed.Load()))
+			return nil // Close tells the server
+		case <-time.After(time.Until(o.conn.StatusDue())):
+			if o.conn.Tick() != nil {
+				<-recorded
+				return nil // the checkpoint holds the position; the next relay starts from it
+			}
+		}
+	}
+}
+
+// flow reads until the stream breaks or ctx ends.
+func (o *ownership) flow(ctx context.Context) error {
+	const wait = 200 * time.Millisecond
+	for ctx.Err() == nil {
+		select {
+		case <-o.lost:
+			return fmt.Errorf("another connection to Postgres broke")
+		default:
+		}
+		pending := !o.window.Empty()
+		o.conn.Confirm(delivery.LSN(o.confirmed.Load()))
+		within := wait
+		if pending {
+			within = wait / 10 // to confirm soon what is being recorded
+		}
+		batch, err := o.conn.Receive(within)
+		if err != nil {
+			return err
+		}
+		for i := range batch.Items {
+			if err := o.room(ctx); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return nil // what did not enter the window comes again
+			}
+			o.enter(&batch.Items[i])
+		}
+		o.idle(&batch)
+	}
+	return nil
+}
+
+// heldBack is how long full lanes may hold back the stream before what they hold goes to the queue.
+const heldBack = 30 * time.Second
+
+// room waits until the window has room, keeping the link alive. Receivers that are only a little too slow
+// never let a delivery grow old enough to be spilled, and yet the WAL would pile up: when the stream has
+// waited at every turn for long enough, everything unfinished goes to the queue.
+func (o *ownership) room(ctx context.Context) error {
+	if !o.window.Full() {
+		if o.window.Slack() {
+			o.held = time.Time{}
+		}
+		return nil
+	}
+	if o.held.IsZero() {
+		o.held = time.Now()
+	}
+	if time.Since(o.held) > heldBack {
+		o.held = time.Time{}
+		o.shed.Store(true)
+	}
+	for o.window.Full() {
+		select {
+		case <-o.window.Room():
+		case <-time.After(time.Until(o.conn.StatusDue())):
+		case <-ctx.Done():
+			return nil
+		}
+		o.conn.Confirm(delivery.LSN(o.confirmed.Load()))
+		if err := o.conn.Tick(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter brings one item into the window and its deliveries to the lanes.
+func (o *ownership) enter(item *delivery.Item) {
+	switch {
+	case item.Event != nil:
+		o.route(item.Event)
+	case item.Change != nil:
+		if item.Change.Deleted {
+			o.table.Delete(item.Change.Rule.SubscriptionID)
+		} else {
+			o.put(item.Change.Rule)
+			// An event behind the change is not sent as it was before it, however fast the stream is.
+			if !o.lanes.Expect(item.Change.Rule.SubscriptionID, item.Change.Rule.Revision) {
+				o.changed.add(item.Change.Rule.SubscriptionID)
+				o.waker.wake()
+			}
+		}
+		o.window.Change(item.Position, item.Change)
+	default:
+		o.window.End(item.Position, item.CommittedAt)
+		o.progress = item.Position.LSN
+	}
+	o.position = item.Position
+}
+
+func (o *ownership) route(e *delivery.Event) {
+	o.relay.observer.Event()
+	var few [8]uuid.UUID
+	ids := o.table.Match(few[:0], e)
+	deliveries := make([]delivery.Delivery, len(ids))
+	pointers := make([]*delivery.Delivery, len(ids))
+	for i, id := range ids {
+		deliveries[i] = delivery.Delivery{ID: delivery.ID(e.ID, id), SubscriptionID: id, Event: e}
+		pointers[i] = &deliveries[i]
+	}
+	o.window.Event(e, pointers)
+	for _, d := range pointers {
+		if !o.lanes.Offer(d) {
+			o.window.Decline(d)
+		}
+	}
+}
+
+// idle lets the slot move through WAL that holds nothing of ours, when everything received is recorded. It
+// is recorded first, like any other position. Small steps are not worth a transaction, whose own WAL the
+// slot reads past as well, unless the server waits for us.
+func (o *ownership) idle(b *stream.Batch) {
+	if b.Idle <= o.progress || !o.window.Empty() {
+		return
+	}
+	moved, since := b.Idle-o.progress, time.Since(o.progressT)
+	if b.Urgent || moved >= 1<<20 && since >= time.Second || moved >= 16<<10 && since >= 10*time.Second {
+		o.window.End(delivery.Position{LSN: b.Idle}, time.Time{})
+		o.progress, o.progressT, o.position = b.Idle, time.Now(), delivery.Position{LSN: b.Idle}
+	}
+}
+
+// reconnect opens the stream again behind the last item that entered the window. What memory holds stays
+// valid as long as the epoch stands, which every record transaction checks. An epoch that is over, because
+// another relay took the slot while this one was cut off or frozen, is an error.
+func (o *ownership) reconnect(ctx context.Context) error {
+	const first, longest = 100 * time.Millisecond, 5 * time.Second
+	for pause := first; ; pause = min(2*pause, longest) {
+		wait(ctx, pause)
+		if ctx.Err() != nil {
+			return nil
+		}
+		err := o.reopen(ctx)
+		if err == nil || errors.Is(err, record.ErrEpoch) {
+			return err
+		}
+		o.relay.become(broken(err), err)
+	}
+}
+
+func (o *ownership) reopen(ctx context.Context) error {
+	db, err := connect(ctx, o.options.URL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
+	checkpoint, err := readBoth(ctx, db, o.options.Slot)
+	if err != nil {
+		return err
+	}
+	if checkpoint.Epoch != o.epoch {
+		return record.ErrEpoch
+	}
+	select { // what broke before this connection was opened is no news
+	case <-o.lost:
+	default:
+	}
+	conn, err := stream.Start(ctx, o.relay.stream(), delivery.LSN(o.confirmed.Load()), o.position)
+	if err != nil {
+		return err
+	}
+	o.conn = conn
+	return nil
+}
