@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/caarlos0/env/v11"
@@ -139,21 +138,4 @@ func (c Config) Get(name string) (string, bool) {
 		return "", false
 	}
 	return format(reflect.ValueOf(c).FieldByIndex(k.field)), true
-}
-
-// Help returns a table of all settings: key, environment variable, default, description.
-func Help() string {
-	var table strings.Builder
-	// No write fails: a strings.Builder takes everything.
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "KEY\tVARIABLE\tDEFAULT\tMEANING")
-	for _, k := range keys {
-		help := k.Help
-		if k.Limits != "" {
-			help += " (" + k.Limits + ")"
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Name, k.Env, k.Default, help)
-	}
-	_ = w.Flush()
-	return table.String()
 }

@@ -40,15 +40,6 @@ func TestKeysCannotBeChanged(t *testing.T) {
 	require.Equal(t, "database_url", config.Keys()[0].Name)
 }
 
-func TestHelpIsATable(t *testing.T) {
-	lines := strings.Split(strings.TrimSpace(config.Help()), "\n")
-	require.Len(t, lines, len(config.Keys())+1)
-	require.Regexp(t, `^KEY +VARIABLE +DEFAULT +MEANING$`, lines[0])
-	require.Regexp(t, `^database_url +WALHOOK_DATABASE_URL +where the application's`, lines[1])
-	require.Contains(t, config.Help(), "retention.events")
-	require.Regexp(t, `(?m)^memory\.max_unrecorded_bytes +WALHOOK_MEMORY_MAX_UNRECORDED_BYTES +32MiB +size of .* \(1MiB to 64GiB\)$`, config.Help())
-}
-
 func TestSetAndGet(t *testing.T) {
 	c := config.Default()
 	require.NoError(t, c.Set("retention.events", "1d"))
