@@ -108,7 +108,7 @@ func Migrate(ctx context.Context, url string) ([]string, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	defer func() { _ = db.Close() }()
-	if _, err := db.ExecContext(ctx, "SELECT pg_advisory_lock(hashtext('outbox.schema')); CREATE SCHEMA IF NOT EXISTS outbox; SELECT pg_advisory_unlock(hashtext('outbox.schema'))"); err != nil {
+	if _, err := db.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtext('outbox.schema')); CREATE SCHEMA IF NOT EXISTS outbox"); err != nil {
 		return nil, fmt.Errorf("create schema outbox: %w", err)
 	}
 	provider, err := newProvider(db)
