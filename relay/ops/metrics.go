@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/walhook/walhook/relay/delivery"
 )
@@ -47,7 +48,8 @@ func NewMetrics(lanes func() Lanes, lag func(context.Context) (Lag, error)) *Met
 	m.byState[delivery.Waiting] = m.deliveries.WithLabelValues("retried")
 	m.byState[delivery.Dead] = m.deliveries.WithLabelValues("dead")
 	m.registry.MustRegister(m.events, m.deliveries, m.duration, m.sinceCommit, m.recordTook, m.recordSize, m.failedReasons,
-		lanesCollector(lanes), lagCollector(lag))
+		lanesCollector(lanes), lagCollector(lag),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -34,13 +34,17 @@ func newMetrics(lag ops.Lag, err error) *ops.Metrics {
 		func(context.Context) (ops.Lag, error) { return lag, err })
 }
 
-// gather returns the families by name, without the prefix, which every one of them has.
+// gather returns our families by name, without the prefix, which every one of them has. The others are the
+// standard ones of the runtime and the process.
 func gather(t *testing.T, m *ops.Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
 	families, err := m.Registry().Gather()
 	require.NoError(t, err)
 	all := map[string]*dto.MetricFamily{}
 	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "go_") || strings.HasPrefix(f.GetName(), "process_") {
+			continue
+		}
 		name, ours := strings.CutPrefix(f.GetName(), "walhook_")
 		require.True(t, ours, f.GetName())
 		require.NotEmpty(t, f.GetHelp(), name)
@@ -154,6 +158,17 @@ func TestScrapeBoundsItsTime(t *testing.T) {
 	gather(t, m)
 	require.Positive(t, left)
 	require.LessOrEqual(t, left, 3*time.Second)
+}
+
+// A dashboard for Go services finds what it looks for.
+func TestStandardMetrics(t *testing.T) {
+	families, err := newMetrics(someLag, nil).Registry().Gather()
+	require.NoError(t, err)
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	require.Subset(t, names, []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes"})
 }
 
 func TestHandler(t *testing.T) {
