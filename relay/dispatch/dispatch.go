@@ -251,7 +251,10 @@ func (d *Dispatcher) summon() {
 	}
 }
 
-// send is one sender: it takes turns over the ready lanes until the dispatcher stops.
+// keptSenders is how many senders wait for work. The others end when there is none: a burst leaves nothing behind.
+const keptSenders = 16
+
+// send is one sender: it takes turns over the ready lanes until there is nothing to do for it.
 func (d *Dispatcher) send() {
 	defer d.waiters.Done()
 	d.mu.Lock()
@@ -263,7 +266,8 @@ func (d *Dispatcher) send() {
 			if len(late) > 0 {
 				continue // without the lock something may have come
 			}
-			if d.stopping {
+			if d.stopping || d.idle >= keptSenders {
+				d.senders--
 				return
 			}
 			d.idle++

@@ -236,3 +236,16 @@ func TestIdleLanesHaveNoGoroutines(t *testing.T) {
 		require.LessOrEqual(t, runtime.NumGoroutine(), before+100)
 	})
 }
+
+// When a burst is over, only a few senders wait for the next one.
+func TestBurstLeavesFewSendersBehind(t *testing.T) {
+	in(t, 100, func(w *world) {
+		before := runtime.NumGoroutine()
+		for range 5 {
+			w.offer(fresh(w.lane(takes(time.Second, ""), nil), "", 40))
+		}
+		pass(10 * time.Second)
+		require.Equal(t, 200, w.ended())
+		require.LessOrEqual(t, runtime.NumGoroutine(), before+20)
+	})
+}
