@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -157,6 +158,57 @@ func TestStaleEpochRecordsNothing(t *testing.T) {
 	after, err := record.Read(t.Context(), conn.Conn(), "s")
 	require.NoError(t, err)
 	require.Equal(t, c, after)
+}
+
+// A relay that froze in the midst of recording, and holds the checkpoint's row, does not keep its successor from
+// taking over.
+func TestFrozenOwnerIsNotWaitedFor(t *testing.T) {
+	l := newLedger(t)
+	frozen, err := l.db.Acquire(t.Context())
+	require.NoError(t, err)
+	defer frozen.Release()
+	_, err = frozen.Exec(t.Context(), "BEGIN; UPDATE outbox.checkpoint SET batch = batch + 1")
+	require.NoError(t, err)
+	conn, err := l.db.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	c, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+	require.NoError(t, err)
+	require.Equal(t, 1, c.Epoch)
+	require.Zero(t, c.Batch)
+	_, err = frozen.Exec(t.Context(), "COMMIT")
+	require.ErrorContains(t, err, "57P01", "its session has ended")
+}
+
+// Somebody else's transaction is not ended but named; rows that it has locked are left to the end of their leases.
+func TestTakeOverBesideOthersLocks(t *testing.T) {
+	l := newLedger(t)
+	l.finish(failed, l.real(at(0x100, 1), 1)...)
+	require.NoError(t, l.record())
+	_, err := l.db.Exec(t.Context(), "UPDATE outbox.deliveries SET lease_owner = 'relay/s/0', next_attempt_at = now() + interval '1 hour'")
+	require.NoError(t, err)
+	operator, err := l.db.Acquire(t.Context())
+	require.NoError(t, err)
+	defer operator.Release()
+	conn, err := l.db.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	take := func() error {
+		_, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+		return err
+	}
+
+	_, err = operator.Exec(t.Context(), "SET application_name = 'by hand'; BEGIN; SELECT FROM outbox.checkpoint FOR UPDATE")
+	require.NoError(t, err)
+	require.ErrorContains(t, take(), fmt.Sprintf("process %d of Postgres, application \"by hand\") has locked its checkpoint: end it", operator.Conn().PgConn().PID()))
+	_, err = operator.Exec(t.Context(), "ROLLBACK; BEGIN; SELECT FROM outbox.deliveries FOR UPDATE")
+	require.NoError(t, err)
+	require.NoError(t, take())
+	require.Equal(t, 1, l.count("deliveries WHERE lease_owner = 'relay/s/0'"))
+	_, err = operator.Exec(t.Context(), "ROLLBACK")
+	require.NoError(t, err)
+	require.NoError(t, take())
+	require.Equal(t, 1, l.count("deliveries WHERE lease_owner IS NULL"))
 }
 
 // A COMMIT whose reply was lost has happened all the same: it is looked up, and not done twice.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walhook/walhook/relay/delivery"
 )
@@ -64,14 +65,61 @@ func Owner(slot string, epoch int) string { return ownerPrefix(slot) + strconv.I
 
 func ownerPrefix(slot string) string { return "relay/" + slot + "/" }
 
+// patience is how long the record transaction of an earlier owner may hold up its successor. One that is alive
+// has committed by then, or rolled back.
+const patience = time.Second
+
 // TakeOver begins a new epoch, in one transaction: from now on no earlier relay of the slot can record or
 // claim. It returns the checkpoint and the routing view that belongs to it, and frees what earlier epochs
-// had claimed. Call it only while holding the slot.
+// had claimed. Call it only while holding the slot. An earlier owner that froze in the midst of a record transaction
+// still holds the checkpoint's row: its session is ended.
 func TakeOver(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (Checkpoint, []delivery.Rule, error) {
-	var c Checkpoint
-	var rules []delivery.Rule
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		var err error
+	for {
+		c, rules, err := beginEpoch(ctx, conn, slot, r)
+		var pg *pgconn.PgError
+		const lockNotAvailable = "55P03"
+		if errors.As(err, &pg) && pg.Code == lockNotAvailable {
+			if err = endHolder(ctx, conn, slot); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return Checkpoint{}, nil, fmt.Errorf("take slot %s over: %w", slot, err)
+		}
+		return c, rules, nil
+	}
+}
+
+// endHolder ends the session whose transaction has the checkpoint's row, if there still is one and it is a relay's:
+// a role may do so to its own sessions. Anybody else's is an error.
+func endHolder(ctx context.Context, conn *pgx.Conn, slot string) error {
+	var pid int
+	var user, application string
+	var relay bool
+	err := conn.QueryRow(ctx, `SELECT l.pid, coalesce(a.usename, ''), a.application_name,
+			a.usename = current_user AND a.application_name = current_setting('application_name')
+				AND pg_terminate_backend(l.pid)
+		FROM outbox.checkpoint c
+		JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = c.xmax
+		JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE c.slot_name = $1`, slot).Scan(&pid, &user, &application, &relay)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil // its transaction has ended
+	case err != nil:
+		return fmt.Errorf("end the session of the relay that had it: %w", err)
+	case !relay:
+		return fmt.Errorf("a transaction of role %s (process %d of Postgres, application %q) has locked its checkpoint: end it", user, pid, application)
+	}
+	return nil
+}
+
+func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (c Checkpoint, rules []delivery.Rule, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", patience.Milliseconds()))
+		if err != nil {
+			return fmt.Errorf("bound the wait: %w", err)
+		}
 		c, err = scanCheckpoint(tx.QueryRow(ctx, "UPDATE outbox.checkpoint SET epoch = epoch + 1, batch = 0, updated_at = now() WHERE slot_name = $1 RETURNING "+checkpointColumns, slot))
 		if err != nil {
 			return err
@@ -81,7 +129,9 @@ func TakeOver(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (Checkp
 		if err != nil {
 			return fmt.Errorf("note the epoch: %w", err)
 		}
-		_, err = tx.Exec(ctx, "UPDATE outbox.deliveries SET lease_owner = NULL, next_attempt_at = now() WHERE starts_with(lease_owner, $1) AND lease_owner <> $2",
+		// Rows that somebody has locked wait for the end of their leases.
+		_, err = tx.Exec(ctx, `UPDATE outbox.deliveries SET lease_owner = NULL, next_attempt_at = now() WHERE id IN (
+			SELECT id FROM outbox.deliveries WHERE starts_with(lease_owner, $1) AND lease_owner <> $2 FOR UPDATE SKIP LOCKED)`,
 			ownerPrefix(slot), Owner(slot, c.Epoch))
 		if err != nil {
 			return fmt.Errorf("free the leases of earlier epochs: %w", err)
@@ -89,10 +139,7 @@ func TakeOver(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (Checkp
 		rules, err = routing(ctx, tx)
 		return err
 	})
-	if err != nil {
-		return Checkpoint{}, nil, fmt.Errorf("take slot %s over: %w", slot, err)
-	}
-	return c, rules, nil
+	return c, rules, err
 }
 
 func routing(ctx context.Context, tx pgx.Tx) ([]delivery.Rule, error) {
