@@ -120,7 +120,7 @@ func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
 		return nil, err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	before, err := readBoth(ctx, db, r.options.Slot)
+	before, _, err := readBoth(ctx, db, r.options.Slot)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +129,10 @@ func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
 	}
 	conn, err := stream.Start(ctx, r.stream(), before.Confirmed, before.Position)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkHeld(ctx, db, r.options.Slot); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	// Between reading the checkpoint and getting the slot, its former owner may have moved on.

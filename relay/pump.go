@@ -193,7 +193,7 @@ func (o *ownership) reopen(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	checkpoint, err := readBoth(ctx, db, o.options.Slot)
+	checkpoint, _, err := readBoth(ctx, db, o.options.Slot)
 	if err != nil {
 		return err
 	}
@@ -206,6 +206,10 @@ func (o *ownership) reopen(ctx context.Context) error {
 	}
 	conn, err := stream.Start(ctx, o.relay.stream(), delivery.LSN(o.confirmed.Load()), o.position)
 	if err != nil {
+		return err
+	}
+	if err := checkHeld(ctx, db, o.options.Slot); err != nil {
+		conn.Close()
 		return err
 	}
 	o.conn = conn

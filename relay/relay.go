@@ -134,11 +134,14 @@ func (r *Relay) Check(ctx context.Context) error {
 	if !schema {
 		return fmt.Errorf("%w: the database has no schema outbox: run walhook init", ErrSetup)
 	}
-	checkpoint, err := readBoth(ctx, conn, r.options.Slot)
+	checkpoint, slot, err := readBoth(ctx, conn, r.options.Slot)
 	if errors.Is(err, record.ErrNoCheckpoint) {
 		return fmt.Errorf("%w: replication slot %s was not made by walhook: run walhook init", ErrSetup, r.options.Slot)
 	}
 	if err != nil {
+		return err
+	}
+	if err := checkAhead(slot, r.options.Slot, checkpoint); err != nil {
 		return err
 	}
 	return r.checkSystem(ctx, checkpoint)
@@ -157,25 +160,26 @@ func (r *Relay) checkSystem(ctx context.Context, c record.Checkpoint) error {
 	return nil
 }
 
-// readBoth reads the checkpoint of a slot that can continue there, with publications that leave nothing out. The slot is read first: a relay that
-// works meanwhile moves the checkpoint before the slot, so in this order the slot is never seen ahead.
-func readBoth(ctx context.Context, conn *pgx.Conn, name string) (record.Checkpoint, error) {
+// readBoth reads the slot and its checkpoint, and refuses a slot or publications that cannot continue. The slot is
+// read first: a relay that works meanwhile moves the checkpoint before the slot, so in this order the slot is never
+// seen ahead.
+func readBoth(ctx context.Context, conn *pgx.Conn, name string) (record.Checkpoint, slotState, error) {
 	slot, err := readSlot(ctx, conn, name)
 	if err != nil {
-		return record.Checkpoint{}, err
+		return record.Checkpoint{}, slot, err
 	}
 	checkpoint, err := record.Read(ctx, conn, name)
 	if err != nil {
-		return record.Checkpoint{}, err
+		return record.Checkpoint{}, slot, err
 	}
-	if err := checkSlot(slot, name, checkpoint); err != nil {
-		return record.Checkpoint{}, err
+	if err := checkSlot(slot, name); err != nil {
+		return record.Checkpoint{}, slot, err
 	}
-	return checkpoint, checkPublications(ctx, conn)
+	return checkpoint, slot, checkPublications(ctx, conn)
 }
 
-// checkSlot refuses a slot that cannot continue at the checkpoint: Postgres itself would skip silently.
-func checkSlot(s slotState, name string, c record.Checkpoint) error {
+// checkSlot refuses a slot that is not there or not ours, or has lost what it should hold.
+func checkSlot(s slotState, name string) error {
 	switch {
 	case !s.Exists:
 		return lostSlot(name)
@@ -183,11 +187,30 @@ func checkSlot(s slotState, name string, c record.Checkpoint) error {
 		return foreignSlot(name, s.Foreign)
 	case s.WALStatus == "lost":
 		return fmt.Errorf("%w: replication slot %s has lost WAL that was not yet delivered (max_slot_wal_keep_size): drop it, delete its row from outbox.checkpoint and run walhook init", ErrSetup, name)
-	case s.Confirmed > c.Confirmed:
+	}
+	return nil
+}
+
+// checkAhead refuses a slot that stands past the checkpoint: Postgres itself would skip silently.
+func checkAhead(s slotState, name string, c record.Checkpoint) error {
+	if s.Confirmed > c.Confirmed {
 		return fmt.Errorf("%w: replication slot %s stands at %v, past the checkpoint %v: somebody advanced or re-created it, and what lies between would be lost silently; "+
 			"to go on without it, delete the slot's row from outbox.checkpoint and run walhook init", ErrSetup, name, s.Confirmed, c.Confirmed)
 	}
 	return nil
+}
+
+// checkHeld is checkAhead for a slot that is held now, so that nobody else can advance it any more.
+func checkHeld(ctx context.Context, conn *pgx.Conn, name string) error {
+	slot, err := readSlot(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	checkpoint, err := record.Read(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	return checkAhead(slot, name, checkpoint)
 }
 
 // Run owns the slot whenever it can and works until ctx ends. Then it stops gracefully: attempts under way

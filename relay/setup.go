@@ -94,7 +94,7 @@ func ensureSlot(ctx context.Context, conn *pgx.Conn, url, slot string) (bool, er
 	checkpoint, err := record.Read(ctx, conn, slot)
 	switch {
 	case err == nil:
-		return false, checkSlot(state, slot, checkpoint)
+		return false, errors.Join(checkSlot(state, slot), checkAhead(state, slot, checkpoint))
 	case !errors.Is(err, record.ErrNoCheckpoint):
 		return false, err
 	case state.Exists:
