@@ -153,10 +153,10 @@ func collect(rows pgx.Rows, leasedAt time.Time) ([]*delivery.Delivery, error) {
 }
 
 // Cancel makes dead letters of what waits for a subscription that no longer exists, and returns how many
-// there were.
+// there were. What is under a lease may be in flight, and is left alone until that is over.
 func (q *Queue) Cancel(ctx context.Context, conn *pgx.Conn, subscription uuid.UUID) (int64, error) {
 	tag, err := conn.Exec(ctx, `WITH gone AS (
-			DELETE FROM outbox.deliveries WHERE subscription_id = $1 AND lease_owner IS NULL
+			DELETE FROM outbox.deliveries WHERE subscription_id = $1 AND (lease_owner IS NULL OR next_attempt_at <= now())
 				AND NOT EXISTS (SELECT FROM outbox.subscriptions WHERE id = $1)
 			RETURNING *)
 		INSERT INTO outbox.dead_letters (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id, headers,

@@ -303,8 +303,8 @@ func TestStaleEpochClaimsNothing(t *testing.T) {
 	}
 }
 
-// What waits for a subscription that was deleted becomes a dead letter; what is under way stays, because its
-// outcome will be recorded.
+// What waits for a subscription that was deleted becomes a dead letter, also what was under a lease that nobody
+// gave back; what is under way stays, because its outcome will be recorded.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -312,11 +312,12 @@ func TestCancel(t *testing.T) {
 	require.NoError(t, f.conn.QueryRow(t.Context(), "INSERT INTO outbox.subscriptions (name, url) VALUES ('kept', 'http://localhost') RETURNING id").Scan(&kept))
 	gone := uuid.New()
 	f.add(kept, 2, time.Hour)
-	rows := f.add(gone, 3, time.Hour)
+	rows := f.add(gone, 4, time.Hour)
 	f.do("UPDATE outbox.deliveries SET lease_owner = 'relay/s/1' WHERE id = $1", rows[0])
+	f.do("UPDATE outbox.deliveries SET lease_owner = 'relay/s/1', next_attempt_at = now() - interval '1s' WHERE id = $1", rows[3])
 	f.do("UPDATE outbox.deliveries SET attempts = 2, last_status = 500, last_error = 'status 500', last_attempt_at = now() WHERE id = $1", rows[1])
 
-	for subscription, n := range map[uuid.UUID]int64{kept: 0, gone: 2} {
+	for subscription, n := range map[uuid.UUID]int64{kept: 0, gone: 3} {
 		cancelled, err := f.queue.Cancel(t.Context(), f.conn, subscription)
 		require.NoError(t, err)
 		require.Equal(t, n, cancelled)
