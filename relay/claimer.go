@@ -85,6 +85,7 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 		}
 	}
 	again := time.Now().Add(o.options.PollQueue)
+	o.window.Claiming()
 	lanes, now, err := o.queue.Lanes(ctx, conn)
 	if err != nil {
 		return again, err

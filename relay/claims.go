@@ -60,7 +60,9 @@ func (o *ownership) take(ctx context.Context, conn *pgx.Conn, p *plan) (int, err
 	if err != nil {
 		return 0, err
 	}
+	n := len(claimed)
 	o.ate(p, claimed)
+	claimed = o.window.Open(claimed)
 	var back []*delivery.Delivery
 	for _, d := range claimed {
 		if !o.lanes.Claimed(d) {
@@ -71,7 +73,7 @@ func (o *ownership) take(ctx context.Context, conn *pgx.Conn, p *plan) (int, err
 		o.window.Released(back)
 	}
 	o.leftOut(p) // now that what was claimed counts
-	return len(claimed), nil
+	return n, nil
 }
 
 // leftOut asks to be called when there is room for the lanes that were left out.

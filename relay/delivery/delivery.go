@@ -15,6 +15,7 @@ type Delivery struct {
 	Round          int       // finished attempts since the delivery was made or last redelivered
 	Queued         bool      // a row in the queue stands for it
 	Lease          time.Time // of a claimed one: when others may claim it; the zero time means none
+	Again          bool      // claimed by a relay whose own lease had run out: it may still hold it
 	Seq            uint64    // place among the unrecorded; 0 when it came from the queue
 }
 

@@ -76,29 +76,30 @@ func (q *Queue) Claim(ctx context.Context, conn *pgx.Conn, wants []Want, bytes i
 	for i, w := range wants {
 		ids[i], counts[i], most[i], leases[i] = w.SubscriptionID, int32(w.N), int64(w.Bytes), w.Lease.Seconds()
 	}
-	leasedAt := time.Now()
 	// octet_length knows the size of a large text without reading it.
-	rows, err := conn.Query(ctx, `WITH mine AS MATERIALIZED (SELECT EXISTS (
+	claim := `WITH mine AS MATERIALIZED (SELECT EXISTS (
 				SELECT FROM outbox.checkpoint WHERE slot_name = $4 AND epoch = $5) AS still),
 			due AS MATERIALIZED (SELECT d.*, want.lease, want.most, want.place
 				FROM unnest($1::uuid[], $2::int[], $3::float8[], $7::bigint[]) WITH ORDINALITY AS want(subscription_id, n, lease, most, place)
-				CROSS JOIN LATERAL (SELECT id, next_attempt_at, 256 + octet_length(payload) + coalesce(octet_length(headers), 0)
+				CROSS JOIN LATERAL (SELECT id, next_attempt_at, coalesce(lease_owner = $6, false) AS again, 256 + octet_length(payload) + coalesce(octet_length(headers), 0)
 						+ octet_length(type) + coalesce(octet_length(key), 0) AS size
 					FROM outbox.deliveries
 					WHERE subscription_id = want.subscription_id AND next_attempt_at <= now() AND (SELECT still FROM mine)
 					ORDER BY next_attempt_at LIMIT want.n FOR UPDATE SKIP LOCKED) d),
-			ranked AS (SELECT id, lease, most, place, size, row_number() OVER lane AS rank, sum(size) OVER lane - size AS before
+			ranked AS (SELECT id, again, lease, most, place, size, row_number() OVER lane AS rank, sum(size) OVER lane - size AS before
 				FROM due WINDOW lane AS (PARTITION BY place ORDER BY next_attempt_at, id)),
-			summed AS (SELECT id, lease, sum(size) OVER (ORDER BY rank, place) - size AS before FROM ranked WHERE before < most),
-			picked AS MATERIALIZED (SELECT id, lease FROM summed WHERE before < $8::bigint),
+			summed AS (SELECT id, again, lease, sum(size) OVER (ORDER BY rank, place) - size AS before FROM ranked WHERE before < most),
+			picked AS MATERIALIZED (SELECT id, again, lease FROM summed WHERE before < $8::bigint),
 			claimed AS (UPDATE outbox.deliveries d
 				SET next_attempt_at = now() + make_interval(secs => picked.lease), lease_owner = $6
 				FROM picked WHERE d.id = picked.id
-				RETURNING d.*, picked.lease)
+				RETURNING d.*, picked.lease, picked.again)
 		SELECT still, c.id, c.subscription_id, c.event_id, c.type, c.payload, coalesce(c.key, ''), c.tenant,
 			coalesce(c.source, ''), coalesce(c.correlation_id, ''), coalesce(c.headers, ''), c.emitted, c.created_at,
-			c.committed_at, c.commit_lsn::text, c.commit_index, c.attempts, c.round, c.lease
-		FROM mine LEFT JOIN claimed c ON true`, ids, counts, leases, q.Slot, q.Epoch, q.Owner, most, int64(bytes))
+			c.committed_at, c.commit_lsn::text, c.commit_index, c.attempts, c.round, c.lease, c.again
+		FROM mine LEFT JOIN claimed c ON true`
+	leasedAt := time.Now()
+	rows, err := conn.Query(ctx, claim, ids, counts, leases, q.Slot, q.Epoch, q.Owner, most, int64(bytes))
 	if err != nil {
 		return nil, fmt.Errorf("claim deliveries: %w", err)
 	}
@@ -122,14 +123,14 @@ func collect(rows pgx.Rows, leasedAt time.Time) ([]*delivery.Delivery, error) {
 			id, subscription, event         *uuid.UUID
 			kind, payload, key, tenant      *string
 			source, correlation, headers, l *string
-			emitted                         *bool
+			emitted, again                  *bool
 			created, committed              *time.Time
 			index                           *int64
 			attempts, round                 *int
 			lease                           *float64
 		)
 		err := rows.Scan(&still, &id, &subscription, &event, &kind, &payload, &key, &tenant, &source, &correlation, &headers,
-			&emitted, &created, &committed, &l, &index, &attempts, &round, &lease)
+			&emitted, &created, &committed, &l, &index, &attempts, &round, &lease, &again)
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +148,7 @@ func collect(rows pgx.Rows, leasedAt time.Time) ([]*delivery.Delivery, error) {
 			CorrelationID: *correlation, Headers: []byte(*headers), CreatedAt: *created, CommittedAt: committed.UTC(),
 			Position: delivery.Position{LSN: lsn, Index: uint64(*index)}, Emitted: *emitted}
 		out = append(out, &delivery.Delivery{ID: *id, SubscriptionID: *subscription, Event: e, Attempts: *attempts, Round: *round,
-			Queued: true, Lease: leasedAt.Add(time.Duration(*lease * float64(time.Second)))})
+			Queued: true, Again: *again, Lease: leasedAt.Add(time.Duration(*lease * float64(time.Second)))})
 	}
 	return out, rows.Err()
 }

@@ -65,6 +65,7 @@ type Batch struct {
 	Changes  []delivery.Change
 	Totals   map[uuid.UUID]*Total
 
+	settled           []uuid.UUID // rows of the queue that it settles
 	deliveries, bytes int
 }
 

@@ -4,8 +4,11 @@ package record
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/walhook/walhook/relay/delivery"
 )
@@ -41,7 +44,9 @@ type Window struct {
 	items      []item
 	first      uint64 // Seq of items[0]
 	settled    []settlement
-	deliveries int // unrecorded, the ones being recorded included
+	answered   map[uuid.UUID]struct{} // rows of the queue with an outcome that a claim under way may not know of
+	durable    []uuid.UUID            // of answered: recorded since the claim began
+	deliveries int                    // unrecorded, the ones being recorded included
 	bytes      int
 	finished   int           // finished since the last cut
 	due        chan struct{} // something is there to record
@@ -82,7 +87,7 @@ type settlement struct {
 
 // NewWindow returns an empty window. now is the clock, time.Now but in tests.
 func NewWindow(l Limits, now func() time.Time) *Window {
-	return &Window{limits: l, now: now, first: 1,
+	return &Window{limits: l, now: now, first: 1, answered: map[uuid.UUID]struct{}{},
 		due: make(chan struct{}, 1), urgent: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
@@ -150,8 +155,7 @@ func (w *Window) Decline(d *delivery.Delivery) {
 // release notes that a delivery will not be attempted now: it goes to the queue, or back to it.
 func (w *Window) release(d *delivery.Delivery) {
 	if d.Queued { // claimed, or spilled in between as if it were under way
-		w.settled = append(w.settled, settlement{of: d, released: true})
-		signal(w.due)
+		w.settle(settlement{of: d, released: true})
 		return
 	}
 	w.items[d.Seq-w.first].state = declined
@@ -166,14 +170,42 @@ func (w *Window) Finished(d *delivery.Delivery, s *delivery.Settings, o delivery
 	defer w.mu.Unlock()
 	done := settlement{of: d, settings: s, outcome: o, next: next}
 	if d.Queued {
-		w.settled = append(w.settled, done)
-		signal(w.due)
+		w.settle(done)
 	} else {
 		i := &w.items[d.Seq-w.first]
 		i.state, i.settlement = finished, done
 	}
 	w.count()
 	return next
+}
+
+// settle notes what became of a row of the queue.
+func (w *Window) settle(s settlement) {
+	w.settled = append(w.settled, s)
+	w.answered[s.of.ID] = struct{}{}
+	signal(w.due)
+}
+
+// Claiming notes that a claim begins, which knows of everything that was recorded before.
+func (w *Window) Claiming() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.durable {
+		delete(w.answered, id)
+	}
+	w.durable = w.durable[:0]
+}
+
+// Open leaves out those of the claimed deliveries whose outcome is here. Where a record transaction takes longer
+// than a lease, as behind a link that hangs, the queue hands out again what has ended already: its row still bore our
+// lease, so what is recorded after that settles it.
+func (w *Window) Open(claimed []*delivery.Delivery) []*delivery.Delivery {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(claimed, func(d *delivery.Delivery) bool {
+		_, answered := w.answered[d.ID]
+		return answered && d.Again
+	})
 }
 
 // Released takes deliveries that their lane gave up without an attempt: claimed ones, and others from memory.
@@ -240,6 +272,7 @@ func (w *Window) Cut(all bool) *Batch {
 	}
 	for i := range w.settled {
 		b.settle(&w.settled[i])
+		b.settled = append(b.settled, w.settled[i].of.ID)
 	}
 	rest := copy(w.items, w.items[n:])
 	clear(w.items[rest:])
@@ -301,6 +334,7 @@ func (w *Window) record(b *Batch, it *item) {
 func (w *Window) Recorded(b *Batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.durable = append(w.durable, b.settled...)
 	w.deliveries -= b.deliveries
 	w.bytes -= b.bytes
 	signal(w.room)

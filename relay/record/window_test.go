@@ -241,6 +241,31 @@ func TestOutcomeAfterASpillSettlesTheRow(t *testing.T) {
 	}
 }
 
+// A claim that was answered late, as behind a link that hung, hands out again what has ended here: it is not
+// attempted twice, also when the record transaction was done while the claim was under way.
+func TestWhatHasEndedIsNotOpen(t *testing.T) {
+	claimed := func() *delivery.Delivery {
+		return &delivery.Delivery{ID: uuid.New(), Event: &delivery.Event{}, Queued: true, Lease: noon, Again: true}
+	}
+	f := newFixture(t)
+	ended, back, other := claimed(), claimed(), claimed()
+	open := func() []*delivery.Delivery { return f.Open([]*delivery.Delivery{ended, other, back}) }
+	require.Equal(t, []*delivery.Delivery{ended, other, back}, open())
+
+	f.Claiming()
+	f.finish(delivered, ended)
+	f.Released([]*delivery.Delivery{back})
+	require.Equal(t, []*delivery.Delivery{other}, open())
+	b := f.cut(false)
+	require.Equal(t, []*delivery.Delivery{other}, open(), "being recorded")
+	f.Recorded(b)
+	require.Equal(t, []*delivery.Delivery{other}, open(), "recorded after the claim began")
+	back.Again = false
+	require.Equal(t, []*delivery.Delivery{other, back}, open(), "its row was settled when it was claimed")
+	f.Claiming()
+	require.Equal(t, []*delivery.Delivery{ended, other, back}, open(), "a claim that begins later knows what was recorded")
+}
+
 // What the first attempt, made from memory, leaves behind.
 func TestOutcomeOfAFirstAttempt(t *testing.T) {
 	again := noon.Add(30*time.Millisecond + time.Minute)
