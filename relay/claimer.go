@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/queue"
 )
 
@@ -162,6 +163,7 @@ func (o *ownership) reload(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID)
 	if err != nil {
 		return err
 	}
+	fault.Point(fault.ClaimerConfigLoaded)
 	found := map[uuid.UUID]bool{}
 	for _, s := range all {
 		found[s.SubscriptionID] = true
@@ -195,6 +197,9 @@ func (o *ownership) reloadAll(ctx context.Context, conn *pgx.Conn) error {
 
 // set gives settings to their lane. Those that are found to be unusable disable their subscription, visibly.
 func (o *ownership) set(s loaded) {
+	if fault.Bug(fault.SecretLogged) {
+		o.log.Info().Stringer("subscription", s.SubscriptionID).Str("secret", s.Secret.Reveal()).Msg("settings read")
+	}
 	o.lanes.Set(s.Settings)
 	if s.news {
 		o.found(finding{s.SubscriptionID, s.Revision, s.Invalid})
@@ -212,6 +217,7 @@ func (o *ownership) writeFindings(ctx context.Context, conn *pgx.Conn) error {
 			o.invalid.back(findings[i:])
 			return fmt.Errorf("mark subscription %s invalid: %w", f.id, err)
 		}
+		fault.Point(fault.ClaimerInvalidNoted)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 	"github.com/walhook/walhook/relay/queue"
 )
@@ -56,10 +57,12 @@ func (o *ownership) take(ctx context.Context, conn *pgx.Conn, p *plan) (int, err
 		o.leftOut(p)
 		return 0, nil
 	}
+	fault.Point(fault.QueueBeforeClaim)
 	claimed, err := o.queue.Claim(ctx, conn, p.wants, p.bytes)
 	if err != nil {
 		return 0, err
 	}
+	fault.PointIf(len(claimed) > 0, fault.QueueClaimed)
 	n := len(claimed)
 	o.ate(p, claimed)
 	claimed = o.window.Open(claimed)
@@ -69,6 +72,7 @@ func (o *ownership) take(ctx context.Context, conn *pgx.Conn, p *plan) (int, err
 			back = append(back, d)
 		}
 	}
+	fault.PointIf(len(claimed) > 0, fault.QueueOffered)
 	if len(back) > 0 {
 		o.window.Released(back)
 	}

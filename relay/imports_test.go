@@ -21,25 +21,33 @@ const module = "github.com/walhook/walhook"
 var allowed = map[string][]string{
 	"outbox/...": {},
 	"config":     {},
-	"sql/...":    {},
+	"sql/...":    {"internal/fault"},
+
+	"internal/fault": {},
 
 	"relay/delivery":        {"outbox"},
-	"relay/...":             {"outbox", "relay/delivery"}, // never each other
-	"relay/queue/jetstream": {"outbox", "relay/delivery", "relay/queue"},
+	"relay/...":             {"outbox", "relay/delivery", "internal/fault"}, // never each other
+	"relay/queue/jetstream": {"outbox", "relay/delivery", "relay/queue", "internal/fault"},
 	"relay/ui":              {},
-	"relay":                 {"outbox", "relay/..."},
+	"relay":                 {"outbox", "relay/...", "internal/fault"},
 
 	"cmd/localpg":     {},
-	"cmd/walhook/...": {"config", "sql", "relay", "relay/...", "outbox", "outbox/...", "cmd/localpg", "cmd/walhook/..."},
+	"cmd/walhook/...": {"config", "sql", "relay", "relay/...", "outbox", "outbox/...", "cmd/localpg", "cmd/walhook/...", "internal/fault"},
 
 	"test/harness/...": {"sql", "cmd/localpg", "outbox", "outbox/...", "test/harness/..."},
 	"test/...":         {"config", "sql", "outbox", "outbox/...", "test/harness", "test/..."}, // what users may import
+	// What judges the relay shares nothing with it.
+	"test/checker/history": {},
+	"test/checker/truth":   {"test/checker/history"},
+	"test/checker/judge":   {"test/checker/history"},
+	"test/checker":         {"config", "sql", "outbox", "outbox/...", "cmd/localpg", "internal/fault", "test/..."},
 }
 
 // testAllowed is what tests may import besides: the harness, and the server that it hands out.
 var testAllowed = map[string][]string{
-	"...":       {"test/harness", "cmd/localpg"},
-	"relay/...": {"sql"},
+	"...":                {"test/harness", "cmd/localpg"},
+	"relay/...":          {"sql"},
+	"test/checker/truth": {"sql"},
 }
 
 // confined names third parties that only some packages may import, in tests as well.
@@ -164,7 +172,7 @@ func TestImportDirections(t *testing.T) {
 			t.Error("tests: " + problem)
 		}
 	}
-	for _, path := range []string{"outbox", "config", "sql", "relay", "relay/delivery", "relay/stream", "relay/route", "relay/dispatch",
+	for _, path := range []string{"outbox", "config", "sql", "internal/fault", "relay", "relay/delivery", "relay/stream", "relay/route", "relay/dispatch",
 		"relay/webhook", "relay/record", "relay/queue", "relay/ops", "cmd/walhook", "test/harness"} {
 		require.True(t, seen[path], "go list knows no package %s", path)
 	}
@@ -194,6 +202,8 @@ func TestImportDirectionsThatAreWrong(t *testing.T) {
 		{"relay", "github.com/hashicorp/go-retryablehttp", false},
 		{"cmd/walhook", "github.com/goccy/go-yaml", false},
 		{"relay/dispatch", "github.com/stretchr/testify/require", false},
+		{"internal/fault", module + "/relay/delivery", false},
+		{"outbox", module + "/internal/fault", false},
 		{"elsewhere", "fmt", false},
 	} {
 		require.Len(t, wrongImports(c.from, []string{c.to}, c.test), 1, "%s imports %s", c.from, c.to)

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 	"github.com/walhook/walhook/relay/dispatch"
 	"github.com/walhook/walhook/relay/queue"
@@ -34,7 +35,8 @@ type ownership struct {
 	position  delivery.Position // the pump's: behind the last item that entered the window
 	progress  delivery.LSN      // the pump's: the last idle position that entered the window
 	progressT time.Time
-	held      time.Time // the pump's: since when the stream is held back by a full window
+	held      time.Time       // the pump's: since when the stream is held back by a full window
+	late      []delivery.Item // the pump's: changes that fault.ConfigLate holds back
 
 	window *record.Window
 	lanes  *dispatch.Dispatcher
@@ -69,6 +71,7 @@ func (r *Relay) own(ctx context.Context) error {
 	o.window.Connect(o.lanes)
 	r.lanes.Store(o.lanes)
 	r.become(Running, nil)
+	fault.Point(fault.TakeoverReady)
 
 	work, stop := context.WithCancel(ctx)
 	defer stop()
@@ -131,6 +134,7 @@ func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
 	if err != nil {
 		return nil, err
 	}
+	fault.Point(fault.TakeoverSlot)
 	if err := checkHeld(ctx, db, r.options.Slot); err != nil {
 		conn.Close()
 		return nil, err
@@ -141,6 +145,7 @@ func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
 		conn.Close()
 		return nil, err
 	}
+	fault.Point(fault.TakeoverEpoch)
 	conn.Resume(checkpoint.Confirmed, checkpoint.Position)
 	return r.ownership(conn, checkpoint, rules), nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 	"github.com/walhook/walhook/relay/record"
 	"github.com/walhook/walhook/relay/stream"
@@ -119,22 +120,46 @@ func (o *ownership) enter(item *delivery.Item) {
 	case item.Event != nil:
 		o.route(item.Event)
 	case item.Change != nil:
-		if item.Change.Deleted {
-			o.table.Delete(item.Change.Rule.SubscriptionID)
+		if fault.Bug(fault.ConfigLate) {
+			o.late = append(o.late, *item)
 		} else {
-			o.put(item.Change.Rule)
-			// An event behind the change is not sent as it was before it, however fast the stream is.
-			if !o.lanes.Expect(item.Change.Rule.SubscriptionID, item.Change.Rule.Revision) {
-				o.changed.add(item.Change.Rule.SubscriptionID)
-				o.waker.wake()
-			}
+			o.change(item.Change)
 		}
+		fault.Point(fault.RouteChanged)
 		o.window.Change(item.Position, item.Change)
 	default:
+		if fault.Bug(fault.ConfigLate) {
+			o.changeLate()
+		}
+		if fault.Bug(fault.ConfirmEarly) {
+			o.confirmed.Store(uint64(item.Position.LSN))
+		}
 		o.window.End(item.Position, item.CommittedAt)
 		o.progress = item.Position.LSN
 	}
 	o.position = item.Position
+}
+
+// change applies a change of a subscription to the rules.
+func (o *ownership) change(c *delivery.Change) {
+	if c.Deleted {
+		o.table.Delete(c.Rule.SubscriptionID)
+		return
+	}
+	o.put(c.Rule)
+	// An event behind the change is not sent as it was before it, however fast the stream is.
+	if !o.lanes.Expect(c.Rule.SubscriptionID, c.Rule.Revision) {
+		o.changed.add(c.Rule.SubscriptionID)
+		o.waker.wake()
+	}
+}
+
+// changeLate is the mistake fault.ConfigLate: at the end of a transaction it applies what earlier ones changed.
+func (o *ownership) changeLate() {
+	for len(o.late) > 0 && o.late[0].Position.LSN < o.progress {
+		o.change(o.late[0].Change)
+		o.late = o.late[1:]
+	}
 }
 
 func (o *ownership) route(e *delivery.Event) {
@@ -147,12 +172,15 @@ func (o *ownership) route(e *delivery.Event) {
 		deliveries[i] = delivery.Delivery{ID: delivery.ID(e.ID, id), SubscriptionID: id, Event: e}
 		pointers[i] = &deliveries[i]
 	}
+	fault.Point(fault.RouteMatched)
 	o.window.Event(e, pointers)
+	fault.Point(fault.PumpEntered)
 	for _, d := range pointers {
 		if !o.lanes.Offer(d) {
 			o.window.Decline(d)
 		}
 	}
+	fault.Point(fault.PumpOffered)
 }
 
 // idle lets the slot move through WAL that holds nothing of ours, when everything received is recorded. It

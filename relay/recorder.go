@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"time"
+
+	"github.com/walhook/walhook/internal/fault"
 )
 
 // record is the only place where positions become durable: it cuts the window, writes what it cut, and
@@ -29,7 +31,10 @@ func (o *ownership) record(work, recording context.Context, breakOff context.Can
 		}
 	}
 	o.drain(breakOff)
-	return o.step(recording, true)
+	fault.Point(fault.StopDrained)
+	err := o.step(recording, true)
+	fault.PointIf(err == nil, fault.StopRecorded)
+	return err
 }
 
 // step records what can be recorded now; with all set, everything.
@@ -38,11 +43,15 @@ func (o *ownership) step(ctx context.Context, all bool) error {
 	if batch.Empty() {
 		return nil
 	}
+	fault.Point(fault.RecordCut)
 	began := time.Now()
 	if err := o.store.Record(ctx, batch); err != nil {
 		return err
 	}
+	fault.Point(fault.RecordAfterCommit)
+	fault.PointIf(batch.Spilled > 0, fault.RecordSpilled)
 	o.window.Recorded(batch)
+	fault.Point(fault.RecordRecorded)
 	if batch.Confirm != 0 {
 		o.confirmed.Store(uint64(batch.Confirm))
 	}

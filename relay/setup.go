@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/record"
 	"github.com/walhook/walhook/relay/stream"
 )
@@ -31,6 +32,7 @@ func Setup(ctx context.Context, url, slot string) (done []string, err error) {
 		if err != nil {
 			return done, err
 		}
+		fault.PointIf(made, fault.SetupPublication)
 		if made {
 			done = append(done, "created publication "+p.name+" for "+p.table)
 		}
@@ -117,6 +119,7 @@ func claimName(ctx context.Context, conn *pgx.Conn, slot string) error {
 	if err != nil {
 		return fmt.Errorf("claim the name of slot %s: %w", slot, err)
 	}
+	fault.Point(fault.SetupClaimed)
 	return nil
 }
 
@@ -140,6 +143,7 @@ func dropHalfMade(ctx context.Context, conn *pgx.Conn, slot string, state slotSt
 	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", slot); err != nil {
 		return fmt.Errorf("drop the half-made slot %s: %w", slot, err)
 	}
+	fault.Point(fault.SetupDropped)
 	return nil
 }
 
@@ -149,6 +153,7 @@ func makeSlot(ctx context.Context, conn *pgx.Conn, url, slot string) error {
 	if err != nil {
 		return privileges(err, "have the REPLICATION attribute")
 	}
+	fault.Point(fault.SetupSlot)
 	defer created.Close(context.WithoutCancel(ctx))
 	return record.Begin(ctx, conn, slot, created.Snapshot, created.From, created.System.Identifier, int(created.System.Timeline))
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/walhook/walhook/internal/fault"
 )
 
 //go:embed migrations/*.sql
@@ -111,6 +113,7 @@ func Migrate(ctx context.Context, url string) ([]string, error) {
 	if _, err := db.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtext('outbox.schema')); CREATE SCHEMA IF NOT EXISTS outbox"); err != nil {
 		return nil, fmt.Errorf("create schema outbox: %w", err)
 	}
+	fault.Point(fault.MigrateSchema)
 	provider, err := newProvider(db)
 	if err != nil {
 		return nil, err
@@ -119,6 +122,7 @@ func Migrate(ctx context.Context, url string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
+	fault.Point(fault.MigrateApplied)
 	all, err := Migrations()
 	if err != nil {
 		return nil, err
@@ -157,8 +161,12 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 }
 
 func run(script string) func(context.Context, *sql.Tx) error {
+	if fault.Bug(fault.SubtransactionDelivered) {
+		script = strings.ReplaceAll(script, "pg_logical_emit_message(true,", "pg_logical_emit_message(false,")
+	}
 	return func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, script)
+		fault.PointIf(err == nil, fault.MigrateStep)
 		return err
 	}
 }

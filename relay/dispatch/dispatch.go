@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -284,8 +285,11 @@ func (d *Dispatcher) attempt(l *lane, v *delivery.Delivery) {
 	settings := l.settings
 	d.inFlight++
 	d.mu.Unlock()
+	fault.Point(fault.DispatchBeforeAttempt)
 	outcome := d.sender.Send(d.ctx, v, settings)
+	fault.Point(fault.DispatchAfterAttempt)
 	d.ledger.Finished(v, settings, outcome)
+	fault.Point(fault.DispatchFinished)
 	d.mu.Lock()
 	d.inFlight--
 	d.letGo(l, v)

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -98,6 +100,12 @@ func (q *Queue) Claim(ctx context.Context, conn *pgx.Conn, wants []Want, bytes i
 			coalesce(c.source, ''), coalesce(c.correlation_id, ''), coalesce(c.headers, ''), c.emitted, c.created_at,
 			c.committed_at, c.commit_lsn::text, c.commit_index, c.attempts, c.round, c.lease, c.again
 		FROM mine LEFT JOIN claimed c ON true`
+	if fault.Bug(fault.EpochIgnored) {
+		claim = strings.Replace(claim, "epoch = $5", "$5::int > 0", 1)
+	}
+	if fault.Bug(fault.LeaseNotRenewed) {
+		claim = strings.Replace(claim, "secs => picked.lease", "secs => 0", 1)
+	}
 	leasedAt := time.Now()
 	rows, err := conn.Query(ctx, claim, ids, counts, leases, q.Slot, q.Epoch, q.Owner, most, int64(bytes))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -64,6 +65,7 @@ type Batch struct {
 	Events   []*delivery.Event
 	Changes  []delivery.Change
 	Totals   map[uuid.UUID]*Total
+	Spilled  int // of Puts: deliveries that are not finished
 
 	settled           []uuid.UUID // rows of the queue that it settles
 	deliveries, bytes int
@@ -130,9 +132,13 @@ func (b *Batch) first(s *settlement) {
 	put := Put{Delivery: s.of, At: s.next.At, Last: &outcome, attempts: number, round: s.of.Round + 1}
 	switch s.next.State {
 	case delivery.Waiting:
+		if fault.Bug(fault.RetryNewID) {
+			renamed := *s.of
+			renamed.ID, put.Delivery = uuid.New(), &renamed
+		}
 		b.Puts = append(b.Puts, put)
 	case delivery.Dead:
-		b.Dead = append(b.Dead, put)
+		b.bury(put)
 	}
 }
 
@@ -152,14 +158,26 @@ func (b *Batch) settle(s *settlement) {
 		b.Moves = append(b.Moves, Move{ID: d.ID, At: s.next.At, Attempts: number, Round: round, Last: &outcome})
 	case delivery.Dead:
 		b.Deletes = append(b.Deletes, d.ID)
-		b.Dead = append(b.Dead, Put{Delivery: d, Last: &outcome, attempts: number, round: round})
+		b.bury(Put{Delivery: d, Last: &outcome, attempts: number, round: round})
 	}
+}
+
+// bury makes a dead letter.
+func (b *Batch) bury(p Put) {
+	if fault.Bug(fault.DeadLetterForgotten) {
+		return
+	}
+	b.Dead = append(b.Dead, p)
 }
 
 // spill makes a queue row of a delivery that is not finished. One whose attempt is under way is leased until
 // the attempt must have ended; what becomes of it settles the row.
 func (b *Batch) spill(d *delivery.Delivery, underWay bool) {
 	d.Queued = true
+	if fault.Bug(fault.SpillForgotten) {
+		return
+	}
+	b.Spilled++
 	b.Puts = append(b.Puts, Put{Delivery: d, At: b.Now, UnderWay: underWay, attempts: d.Attempts, round: d.Round})
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -23,7 +24,12 @@ func (s *Store) finish(ctx context.Context, b *Batch) error {
 	}
 	queueTotals(&q, b.Totals)
 	q.Queue("COMMIT")
-	if err := s.conn.SendBatch(ctx, &q).Close(); err != nil {
+	fault.PointIf(len(b.Deletes)+len(b.Moves) > 0, fault.RecordSettled)
+	fault.PointIf(len(b.Changes) > 0, fault.RecordRouting)
+	fault.Point(fault.RecordBeforeCommit)
+	results := s.conn.SendBatch(ctx, &q)
+	fault.Point(fault.RecordCommitSent)
+	if err := results.Close(); err != nil {
 		return fmt.Errorf("commit record transaction: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -117,6 +119,7 @@ func (s *Store) try(ctx context.Context, b *Batch, clean, unsure bool) error {
 	if err := s.begin(ctx, b, clean); err != nil {
 		return err
 	}
+	fault.Point(fault.RecordBegan)
 	if err := s.copyAll(ctx, b); err != nil {
 		return err
 	}
@@ -125,10 +128,13 @@ func (s *Store) try(ctx context.Context, b *Batch, clean, unsure bool) error {
 
 // landed reports whether the batch that is being tried is the checkpoint's already.
 func (s *Store) landed(ctx context.Context) (bool, error) {
+	if fault.Bug(fault.UnknownCommitDropped) {
+		return true, nil
+	}
 	var epoch int
 	var batch int64
 	err := s.conn.QueryRow(ctx, "SELECT epoch, batch FROM outbox.checkpoint WHERE slot_name = $1", s.options.Slot).Scan(&epoch, &batch)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && epoch != s.options.Epoch {
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && epoch != s.options.Epoch && !fault.Bug(fault.EpochIgnored) {
 		return false, ErrEpoch
 	}
 	if err != nil {
@@ -154,12 +160,16 @@ func (s *Store) begin(ctx context.Context, b *Batch, clean bool) error {
 	if !b.Through.IsZero() {
 		through = &b.Through
 	}
-	q.Queue(`UPDATE outbox.checkpoint SET
+	move := `UPDATE outbox.checkpoint SET
 		lsn = coalesce($3::text::pg_lsn, lsn), index = CASE WHEN $3::text IS NULL THEN index ELSE $4 END,
 		confirmed_lsn = greatest(confirmed_lsn, $5::text::pg_lsn),
 		recorded_through = greatest(recorded_through, $6::timestamptz),
 		batch = $7, updated_at = now()
-		WHERE slot_name = $1 AND epoch = $2`, s.options.Slot, s.options.Epoch, lsn, int64(index), confirm, through, s.batch+1)
+		WHERE slot_name = $1 AND epoch = $2`
+	if fault.Bug(fault.EpochIgnored) {
+		move = strings.Replace(move, "epoch = $2", "$2::int > 0", 1)
+	}
+	q.Queue(move, s.options.Slot, s.options.Epoch, lsn, int64(index), confirm, through, s.batch+1)
 	if clean {
 		ids := make([]uuid.UUID, 0, len(b.Puts)+len(b.Dead))
 		for i := range b.Puts {
@@ -200,15 +210,19 @@ func (s *Store) copyAll(ctx context.Context, b *Batch) error {
 	if err := s.copy(ctx, attemptColumns, len(b.Attempts), func(i int) { s.attempt(&b.Attempts[i]) }); err != nil {
 		return fmt.Errorf("record attempts: %w", err)
 	}
+	fault.PointIf(len(b.Attempts) > 0, fault.RecordAttempts)
 	if err := s.copy(ctx, deliveryColumns, len(b.Puts), func(i int) { s.put(&b.Puts[i]) }); err != nil {
 		return fmt.Errorf("record waiting deliveries: %w", err)
 	}
+	fault.PointIf(len(b.Puts) > 0, fault.RecordDeliveries)
 	if err := s.copy(ctx, deadColumns, len(b.Dead), func(i int) { s.dead(&b.Dead[i]) }); err != nil {
 		return fmt.Errorf("record dead letters: %w", err)
 	}
+	fault.PointIf(len(b.Dead) > 0, fault.RecordDeadLetters)
 	if err := s.copy(ctx, emittedColumns, len(b.Events), func(i int) { s.emitted(b.Events[i]) }); err != nil {
 		return fmt.Errorf("record emitted events: %w", err)
 	}
+	fault.PointIf(len(b.Events) > 0, fault.RecordEmitted)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -185,6 +186,7 @@ func Begin(ctx context.Context, conn *pgx.Conn, slot, snapshot string, from deli
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
+	fault.Point(fault.SetupCheckpoint)
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("commit first checkpoint: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -123,7 +124,11 @@ func (w *Window) Change(at delivery.Position, c *delivery.Change) {
 func (w *Window) End(at delivery.Position, committed time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.reach(item{upto: at, confirm: at.LSN, through: committed})
+	confirm := at.LSN
+	if fault.Bug(fault.ConfirmPlusOne) {
+		confirm++
+	}
+	w.reach(item{upto: at, confirm: confirm, through: committed})
 }
 
 // push appends an item and says so.
@@ -266,6 +271,9 @@ func (w *Window) Cut(all bool) *Batch {
 	defer w.mu.Unlock()
 	now := w.now()
 	n := w.prefix(now, all)
+	if fault.Bug(fault.CheckpointMax) {
+		n = max(n, w.throughFinished())
+	}
 	b := newBatch(now, n, len(w.settled))
 	for i := range w.items[:n] {
 		w.record(b, &w.items[i])
@@ -303,6 +311,21 @@ func (w *Window) prefix(now time.Time, all bool) int {
 	return n
 }
 
+// throughFinished is the mistake fault.CheckpointMax: it counts the items through the last finished delivery, up to
+// where the checkpoint may stand.
+func (w *Window) throughFinished() int {
+	n := 0
+	for i := len(w.items) - 1; i >= 0; i-- {
+		if w.items[i].upto != (delivery.Position{}) {
+			n = i + 1
+		}
+		if w.items[i].state == finished {
+			return n
+		}
+	}
+	return 0
+}
+
 // record moves one item into the batch.
 func (w *Window) record(b *Batch, it *item) {
 	switch d := it.delivery; {
@@ -315,6 +338,8 @@ func (w *Window) record(b *Batch, it *item) {
 		b.first(&it.settlement)
 	case it.state == declined:
 		b.spill(d, false)
+	case fault.Bug(fault.CheckpointMax):
+		d.Queued = true // and there is no row
 	default:
 		b.spill(d, w.lanes.Withdraw(d))
 	}

@@ -161,6 +161,7 @@ func TestWhatWaitsTooLongBecomesAQueueRow(t *testing.T) {
 	require.Equal(t, delivery.Position{LSN: 0x130}, b.Position)
 	require.Empty(t, b.Attempts)
 	require.Len(t, b.Puts, 2)
+	require.Equal(t, 2, b.Spilled)
 	require.Equal(t, record.Put{Delivery: slow, At: f.now, UnderWay: true}, plain(b.Puts[0]), "leased until its attempt has ended")
 	require.Equal(t, record.Put{Delivery: waiting, At: f.now}, plain(b.Puts[1]), "due at once")
 	require.True(t, slow.Queued)
@@ -288,6 +289,7 @@ func TestOutcomeOfAFirstAttempt(t *testing.T) {
 	require.Equal(t, "HTTP 500", b.Dead[0].Last.Error)
 
 	require.Len(t, b.Puts, 3)
+	require.Equal(t, 2, b.Spilled, "an attempt that was broken off and a delivery that was declined are not finished")
 	require.Same(t, d[1], b.Puts[0].Delivery)
 	require.WithinRange(t, b.Puts[0].At, again, again.Add(6*time.Second))
 	require.Equal(t, "HTTP 500", b.Puts[0].Last.Error)

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/rs/zerolog"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -112,6 +113,7 @@ func (c *Conn) start(ctx context.Context, o Options, skip delivery.Position) err
 	if err != nil {
 		return fmt.Errorf("start replication from slot %s: %w", o.Slot, err)
 	}
+	fault.Point(fault.StreamStarted)
 	now := time.Now()
 	c.lastRead, c.nextSend = now, now
 	return nil
@@ -244,6 +246,7 @@ func (c *Conn) data(b []byte) (bool, error) {
 		if r.take(24); r.err != nil {
 			return false, fmt.Errorf("copy data: %w", r.err)
 		}
+		fault.Point(fault.StreamReceived)
 		var err error
 		c.items, err = c.decoder.Decode(c.items, r.b)
 		c.serverEnd = max(c.serverEnd, c.decoder.passed)
@@ -307,11 +310,15 @@ func (c *Conn) Status(ask bool) error {
 		return fmt.Errorf("set write deadline: %w", err)
 	}
 	at := pglogrepl.LSN(c.confirmed)
-	err := pglogrepl.SendStandbyStatusUpdate(context.Background(), c.pg, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: at, WALFlushPosition: at, WALApplyPosition: at, ReplyRequested: ask})
-	if err != nil {
+	status := pglogrepl.StandbyStatusUpdate{WALWritePosition: at, WALFlushPosition: at, WALApplyPosition: at, ReplyRequested: ask}
+	if fault.Bug(fault.ZeroFlush) {
+		status.WALWritePosition, status.WALFlushPosition = pglogrepl.LSN(max(c.confirmed, c.serverEnd)), 0
+	}
+	fault.PointIf(c.confirmed > c.reported, fault.StreamStatusBefore)
+	if err := pglogrepl.SendStandbyStatusUpdate(context.Background(), c.pg, status); err != nil {
 		return fmt.Errorf("send status: %w", err)
 	}
+	fault.PointIf(c.confirmed > c.reported, fault.StreamStatusAfter)
 	c.reported = c.confirmed
 	if ask {
 		c.nextSend = now.Add(c.interval)

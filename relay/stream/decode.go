@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -110,9 +111,10 @@ func (d *Decoder) commit(dst []delivery.Item, r *reader) ([]delivery.Item, error
 		d.passed = end.LSN
 		return dst, nil
 	}
-	if !end.After(d.skip) {
+	if !end.After(d.skip) && !fault.Bug(fault.ReplayNotSkipped) {
 		return dst, nil
 	}
+	fault.Point(fault.StreamCommitted)
 	return append(dst, delivery.Item{Position: end, CommittedAt: d.committed}), nil
 }
 
@@ -152,11 +154,15 @@ func (d *Decoder) relation(r *reader) error {
 // logical reads a logical message, which is an event when it has our prefix and belongs to a transaction.
 func (d *Decoder) logical(dst []delivery.Item, r *reader) ([]delivery.Item, error) {
 	transactional := r.byte() == 1
-	r.uint64() // where it stands in the WAL
+	at := delivery.LSN(r.uint64()) // where it stands in the WAL
 	prefix := r.string()
 	content := r.take(int(r.uint32()))
 	if r.err != nil {
 		return dst, r.err
+	}
+	if fault.Bug(fault.SubtransactionDelivered) && prefix == MessagePrefix && !transactional {
+		d.begun, d.index, d.committed = at, 0, time.Now()
+		return d.emitted(dst, content), nil
 	}
 	if prefix != MessagePrefix || !transactional || !d.open {
 		return dst, nil
@@ -168,7 +174,7 @@ func (d *Decoder) logical(dst []delivery.Item, r *reader) ([]delivery.Item, erro
 func (d *Decoder) next() (delivery.Position, bool) {
 	d.index++
 	p := delivery.Position{LSN: d.begun, Index: d.index}
-	return p, p.After(d.skip)
+	return p, p.After(d.skip) || fault.Bug(fault.ReplayNotSkipped)
 }
 
 func (d *Decoder) row(dst []delivery.Item, kind byte, r *reader) ([]delivery.Item, error) {

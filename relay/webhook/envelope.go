@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -20,6 +21,10 @@ import (
 // microseconds) and attempt counts from 1. Bytes of the event type that are not UTF-8 become U+FFFD. The
 // result is valid JSON whenever the payload is.
 func AppendEnvelope(dst []byte, d *delivery.Delivery, attempt int) []byte {
+	at := d.Event.CommittedAt
+	if fault.Bug(fault.BodyChanges) {
+		at = time.Now()
+	}
 	dst = append(dst, `{"event_type":`...)
 	dst = gjson.AppendJSONString(dst, d.Event.Type)
 	dst = append(dst, `,"event_data":`...)
@@ -31,7 +36,7 @@ func AppendEnvelope(dst []byte, d *delivery.Delivery, attempt int) []byte {
 	dst = append(dst, `,"webhook_id":"`...)
 	dst = appendUUID(dst, d.ID)
 	dst = append(dst, `","timestamp":"`...)
-	dst = appendTimestamp(dst, d.Event.CommittedAt)
+	dst = appendTimestamp(dst, at)
 	dst = append(dst, `","attempt":`...)
 	dst = strconv.AppendInt(dst, int64(attempt), 10)
 	return append(dst, '}')

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -56,6 +57,7 @@ func (s *Sender) attempt(ctx context.Context, cancel func(), d *delivery.Deliver
 		out.Reason, out.Error = e.explain(ctx, err)
 		return
 	}
+	fault.Point(fault.WebhookAnswered)
 	defer func() { _ = resp.Body.Close() }()
 	out.Status = resp.StatusCode
 	out.Reason, out.Error = judge(resp, e)
@@ -106,6 +108,8 @@ func judge(resp *http.Response, e *endpoint) (delivery.Reason, string) {
 	code := resp.StatusCode
 	switch {
 	case code >= 200 && code <= 299:
+		return delivery.ReasonNone, ""
+	case code >= 500 && fault.Bug(fault.FailureTakenForSuccess):
 		return delivery.ReasonNone, ""
 	case code >= 300 && code <= 399:
 		return delivery.ReasonRedirect, e.tell(redirectText(resp))
