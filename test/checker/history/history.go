@@ -1,0 +1,210 @@
+// Package history is what the checker writes down about a run: what was written, what the WAL holds, what the
+// receivers got, what was broken when, and what the relay's tables said. It is data only; package judge makes
+// a verdict of it. Nothing here knows the relay's code.
+package history
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// LSN is a position in the WAL, in bytes.
+type LSN uint64
+
+// String is Postgres's notation.
+func (l LSN) String() string { return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l)) }
+
+// MarshalText writes Postgres's notation.
+func (l LSN) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText reads Postgres's notation.
+func (l *LSN) UnmarshalText(text []byte) error {
+	parsed, err := ParseLSN(string(text))
+	*l = parsed
+	return err
+}
+
+// ParseLSN reads Postgres's notation, such as 16/B374D848.
+func ParseLSN(text string) (LSN, error) {
+	var high, low uint32
+	if _, err := fmt.Sscanf(text, "%X/%X", &high, &low); err != nil {
+		return 0, fmt.Errorf("LSN %q: %w", text, err)
+	}
+	return LSN(uint64(high)<<32 | uint64(low)), nil
+}
+
+// Tx is a committed transaction as the WAL has it, reduced to what concerns the outbox.
+type Tx struct {
+	LSN         LSN       `json:"lsn"` // where its commit record ends
+	XID         uint32    `json:"xid"`
+	CommittedAt time.Time `json:"committed_at"` // the server's clock, microseconds
+	SeenAt      time.Time `json:"seen_at"`      // when the checker read it
+	Items       []Item    `json:"items,omitempty"`
+}
+
+// Item is one row (or message) of a transaction, in the order written. Exactly one field is set.
+type Item struct {
+	Event        *Event        `json:"event,omitempty"`
+	Subscription *Subscription `json:"subscription,omitempty"` // inserted, or as an update left it
+	Deleted      *uuid.UUID    `json:"deleted,omitempty"`      // the subscription that was deleted
+}
+
+// Event is a row of outbox.events, or what outbox.emit wrote.
+type Event struct {
+	ID      uuid.UUID       `json:"id"`
+	Type    string          `json:"type"`
+	Tenant  string          `json:"tenant"`
+	Key     string          `json:"key,omitempty"` // empty: null
+	Payload json.RawMessage `json:"payload"`       // an object; its "n" is the number the workload gave it
+	Emitted bool            `json:"emitted,omitempty"`
+}
+
+// Number is the payload's "n": unique over a run and never used twice, not even after a rollback. -1 when
+// there is none.
+func (e *Event) Number() int64 { return Number(e.Payload) }
+
+// Number reads "n" of a payload; -1 when there is none.
+func Number(payload []byte) int64 {
+	var p struct {
+		N *int64 `json:"n"`
+	}
+	if json.Unmarshal(payload, &p) != nil || p.N == nil {
+		return -1
+	}
+	return *p.N
+}
+
+// Subscription is a row of outbox.subscriptions, reduced to what decides who gets what how.
+type Subscription struct {
+	ID         uuid.UUID       `json:"id"`
+	Tenant     string          `json:"tenant"`
+	URL        string          `json:"url"`
+	EventTypes []string        `json:"event_types"`
+	Filters    json.RawMessage `json:"filters"`
+	Secret     string          `json:"secret,omitempty"` // empty: unsigned
+	Format     string          `json:"format"`           // envelope or raw
+	Ordering   string          `json:"ordering"`         // none, key or strict
+	MaxRetries int             `json:"max_retries"`
+	TimeoutMS  int             `json:"timeout_ms"`
+	Active     bool            `json:"active"`
+}
+
+// Outcome is what a writer knows of its transaction.
+type Outcome string
+
+// The outcomes. The WAL decides what became of an unknown one.
+const (
+	Committed  Outcome = "committed"
+	RolledBack Outcome = "rolled back"
+	Unknown    Outcome = "unknown" // COMMIT was sent and no reply came
+)
+
+// Write is one transaction of the workload.
+type Write struct {
+	At       time.Time `json:"at"` // of the outcome
+	Outcome  Outcome   `json:"outcome"`
+	Kept     []int64   `json:"kept,omitempty"`   // numbers of the events that should be there if it committed
+	Undone   []int64   `json:"undone,omitempty"` // numbers of those whose savepoint was rolled back
+	Prepared bool      `json:"prepared,omitempty"`
+}
+
+// Receipt is one request that arrived at a receiver and had its whole body read. It was on disk before the
+// receiver answered.
+type Receipt struct {
+	Seq          int64     `json:"seq"` // in the order of arrival, from 1
+	Subscription uuid.UUID `json:"subscription"`
+	Path         string    `json:"path"`     // of the URL
+	Delivery     string    `json:"delivery"` // X-Webhook-ID
+	Type         string    `json:"type"`     // X-Webhook-Event
+	Attempt      int       `json:"attempt"`  // X-Webhook-Attempt; 0 when it is no number
+	Signature    string    `json:"signature,omitempty"`
+	Body         []byte    `json:"body"`
+	ArrivedAt    time.Time `json:"arrived_at"`
+	AnsweredAt   time.Time `json:"answered_at"` // when the answer was written, or the connection broken
+	Behaviour    string    `json:"behaviour"`   // what the receiver was told to do
+	Status       int       `json:"status"`      // written in full to the connection; 0 when it was not
+}
+
+// Fault is something that was broken on purpose, from Begin to End.
+type Fault struct {
+	Class    string    `json:"class"`
+	Point    string    `json:"point,omitempty"` // of a kill at a named point
+	PID      int       `json:"pid,omitempty"`   // of the relay that it hit
+	Begin    time.Time `json:"begin"`
+	End      time.Time `json:"end"`
+	InFlight int       `json:"in_flight"` // deliveries that were committed and not answered with 2xx when it struck
+	Detail   string    `json:"detail,omitempty"`
+	// Deliveries are those that an operator sent again, by class redeliver.
+	Deliveries []uuid.UUID `json:"deliveries,omitempty"`
+}
+
+// Snapshot is what the tables held at a moment when no relay was running.
+type Snapshot struct {
+	At        time.Time `json:"at"`
+	Confirmed LSN       `json:"confirmed"` // checkpoint: the end of the last transaction recorded whole
+	Slot      LSN       `json:"slot"`      // confirmed_flush_lsn
+	Delivered []Row     `json:"delivered"` // with a recorded success; only those new since the last snapshot
+	Pending   []Row     `json:"pending"`
+	Dead      []Row     `json:"dead"`
+}
+
+// Row is a delivery as a table holds it.
+type Row struct {
+	ID           uuid.UUID `json:"id"`
+	Subscription uuid.UUID `json:"subscription"`
+	Event        uuid.UUID `json:"event"`
+	Attempts     int       `json:"attempts"` // finished and recorded; 0 for Delivered
+}
+
+// Gap is a stretch of WAL that an operator gave up: after a slot was lost, the set-up was repeated, and what
+// was committed after From and up to Until need not be delivered. What was recorded before counts all the same.
+type Gap struct {
+	From  LSN `json:"from"`
+	Until LSN `json:"until"`
+}
+
+// History is a whole episode: one database from its creation to its judgement.
+type History struct {
+	Seed      uint64     `json:"seed"`
+	Episode   int        `json:"episode"`
+	Began     time.Time  `json:"began"`
+	HealedAt  time.Time  `json:"healed_at"`  // from here on nothing was broken any more
+	DrainedAt time.Time  `json:"drained_at"` // nothing was left to do; zero: that never came
+	StoppedAt time.Time  `json:"stopped_at"` // the last relay had ended, in order
+	Txs       []Tx       `json:"-"`
+	Writes    []Write    `json:"-"`
+	Receipts  []Receipt  `json:"-"`
+	Faults    []Fault    `json:"-"`
+	Snapshots []Snapshot `json:"-"`
+	Gaps      []Gap      `json:"gaps,omitempty"`
+	// Findings are what was seen to be wrong while the episode ran: an invariant broken, a secret in an output, a
+	// resource that did not return to its base.
+	Findings []Finding `json:"findings,omitempty"`
+}
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	Kind   Kind      `json:"kind"`
+	At     time.Time `json:"at"`
+	Detail string    `json:"detail"`
+}
+
+// Kind classifies findings.
+type Kind string
+
+// The kinds.
+const (
+	Lost      Kind = "lost"      // should have been delivered and was not
+	Phantom   Kind = "phantom"   // was delivered and should not have been
+	Duplicate Kind = "duplicate" // was sent again without a fault that explains it
+	Order     Kind = "order"     // overtook another where order is promised
+	Identity  Kind = "identity"  // id, body, headers or signature differ from what they must be
+	Truth     Kind = "truth"     // the WAL and the writers disagree: the checker itself is wrong
+	Position  Kind = "position"  // slot <= checkpoint <= lowest not durable does not hold
+	Stuck     Kind = "stuck"     // did not drain, halt, take over or stop in time
+	Leak      Kind = "leak"      // goroutines, descriptors or memory did not return to their base
+	Secret    Kind = "secret"    // a secret in some output
+)
