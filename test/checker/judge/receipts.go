@@ -1,0 +1,154 @@
+package judge
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/walhook/walhook/test/checker/history"
+)
+
+// settles reports that after this request the delivery counts as done: also when the connection was broken after
+// the status line.
+func settles(r *history.Receipt) bool { return r.Status >= 200 && r.Status < 300 }
+
+// readReceipts finds the delivery of each request, in the order of arrival.
+func (j *judgement) readReceipts() {
+	receipts := make([]*history.Receipt, len(j.h.Receipts))
+	for i := range receipts {
+		receipts[i] = &j.h.Receipts[i]
+	}
+	slices.SortStableFunc(receipts, func(a, b *history.Receipt) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, r := range receipts {
+		j.readReceipt(r)
+	}
+}
+
+func (j *judgement) readReceipt(r *history.Receipt) {
+	body, err := parseBody(r.Body)
+	if err != nil {
+		j.phantom(r, fmt.Sprintf("its body is %v", err))
+		return
+	}
+	p := j.byKey[pairKey{r.Subscription, body.number}]
+	if p == nil {
+		j.phantom(r, j.strangeness(r.Subscription, body.number))
+		return
+	}
+	if since, state := p.to.closed(r.ArrivedAt); !since.IsZero() && r.ArrivedAt.Sub(since) > noticing && !j.faults.blinded(since, r.ArrivedAt) {
+		j.phantom(r, fmt.Sprintf("sent to a subscription that has been %s since %s", state, since.Format(time.RFC3339Nano)))
+	}
+	if flaw := j.flaw(p, r, body); flaw != "" {
+		j.find(history.Identity, r.ArrivedAt, "request %d, %v: %s", r.Seq, p, flaw)
+	}
+	p.receipts = append(p.receipts, r)
+	if p.settled == nil && settles(r) {
+		p.settled = r
+	}
+}
+
+func (j *judgement) phantom(r *history.Receipt, why string) {
+	j.verdict.Phantom++
+	j.find(history.Phantom, r.ArrivedAt, "request %d, delivery %s of type %q to subscription %s: %s", r.Seq, r.Delivery, r.Type, r.Subscription, why)
+}
+
+// strangeness tells why nothing asks for the request.
+func (j *judgement) strangeness(subscription uuid.UUID, number int64) string {
+	switch {
+	case number < 0:
+		return "its event has no number"
+	case j.subscriptions[subscription] == nil:
+		return "there never was such a subscription"
+	case j.written[number] == 0:
+		return fmt.Sprintf("event %d was never committed", number)
+	}
+	return fmt.Sprintf("event %d is not for this subscription", number)
+}
+
+// flaw is the first thing that is wrong with the request; empty when nothing is.
+func (j *judgement) flaw(p *pair, r *history.Receipt, b *body) string {
+	row := p.Event
+	switch {
+	case !p.to.formats[b.format]:
+		return fmt.Sprintf("its format is %s, which the subscription never had", b.format)
+	case r.Type != row.Type:
+		return fmt.Sprintf("X-Webhook-Event is %q, not %q", r.Type, row.Type)
+	case r.Attempt < 1:
+		return "X-Webhook-Attempt is not a number from 1"
+	case !b.has(row.Payload):
+		return fmt.Sprintf("the body is %s, and the payload should be %s", excerpt(b.text), excerpt(row.Payload))
+	}
+	if flaw := j.idFlaw(p, r); flaw != "" {
+		return flaw
+	}
+	if b.format == envelope {
+		if flaw := envelopeFlaw(p, r, b); flaw != "" {
+			return flaw
+		}
+	}
+	if flaw := settingsFlaw(p, r); flaw != "" {
+		return flaw
+	}
+	return repeatFlaw(p, r, b.format)
+}
+
+// idFlaw checks that the delivery has one id on all attempts, and that no other delivery has it.
+func (j *judgement) idFlaw(p *pair, r *history.Receipt) string {
+	id, err := uuid.Parse(r.Delivery)
+	if err != nil {
+		return fmt.Sprintf("X-Webhook-ID %q is no UUID", r.Delivery)
+	}
+	other := j.byID[id]
+	if other == p {
+		return ""
+	}
+	if other != nil {
+		return fmt.Sprintf("X-Webhook-ID %s belongs to %v", id, other)
+	}
+	j.byID[id] = p
+	p.ids = append(p.ids, id)
+	if len(p.ids) > 1 {
+		return fmt.Sprintf("X-Webhook-ID is %s, and was %s before", id, p.ids[0])
+	}
+	return ""
+}
+
+func envelopeFlaw(p *pair, r *history.Receipt, b *body) string {
+	if b.eventType != p.Event.Type {
+		return fmt.Sprintf("event_type is %q, not %q", b.eventType, p.Event.Type)
+	}
+	if b.webhookID != r.Delivery {
+		return fmt.Sprintf("webhook_id is %q and X-Webhook-ID %q", b.webhookID, r.Delivery)
+	}
+	if b.attempt != int64(r.Attempt) {
+		return fmt.Sprintf("attempt is %d and X-Webhook-Attempt %d", b.attempt, r.Attempt)
+	}
+	at, err := time.Parse(time.RFC3339Nano, b.timestamp)
+	if err != nil {
+		return fmt.Sprintf("timestamp %q is not RFC 3339", b.timestamp)
+	}
+	if _, offset := at.Zone(); offset != 0 || !at.Truncate(time.Microsecond).Equal(p.tx.CommittedAt.Truncate(time.Microsecond)) {
+		return fmt.Sprintf("timestamp is %s, not the time of the commit in UTC, %s", b.timestamp, p.tx.CommittedAt.UTC().Format(time.RFC3339Nano))
+	}
+	return ""
+}
+
+// repeatFlaw checks that all attempts have the same bytes, but for the envelope's counter.
+func repeatFlaw(p *pair, r *history.Receipt, format string) string {
+	first := &p.enveloped
+	if format == raw {
+		first = &p.raw
+	}
+	if *first == nil {
+		*first = r
+		return ""
+	}
+	before := *first
+	if sameBytes(before.Body, r.Body, format) {
+		return ""
+	}
+	return fmt.Sprintf("the body differs from that of request %d: %s, before %s", before.Seq, excerpt(r.Body), excerpt(before.Body))
+}
