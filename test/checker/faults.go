@@ -1,0 +1,591 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/walhook/walhook/internal/fault"
+	"github.com/walhook/walhook/test/checker/history"
+	"github.com/walhook/walhook/test/checker/receive"
+)
+
+// takeOverWithin bounds how long a standby may take once Postgres has let the frozen owner go, and detectWithin
+// how long a relay may take to notice that its slot or publication is gone.
+const (
+	senderTimeout  = 3 * time.Second
+	takeOverWithin = 5 * time.Second
+	detectWithin   = 10 * time.Second
+)
+
+// begin starts a relay in the main place, if none runs there, and waits until it works.
+func (e *episode) begin(ctx context.Context, env ...string) (*process, error) {
+	if e.main.running() && len(env) == 0 {
+		if state, _, _, _ := e.main.now.now(); state == "running" {
+			return e.main.now, nil
+		}
+		return e.main.now, e.mustReach(ctx, e.main.now, 20*time.Second, time.Time{}, "running")
+	}
+	e.end()
+	for began := time.Now(); ; wait(ctx, 50*time.Millisecond) {
+		p, err := e.main.start("run", e.environment(env)...)
+		if err != nil {
+			return nil, err
+		}
+		err = p.reach(ctx, 20*time.Second, time.Time{}, "running")
+		if err == nil || p.alive() || p.killed() {
+			return p, e.judgeReach(err, p)
+		}
+		// A relay that finds no Postgres, as after a stop, ends with a message; what starts it tries again.
+		if ctx.Err() != nil || time.Since(began) > 20*time.Second {
+			return p, fmt.Errorf("the relay does not start: %w", err)
+		}
+	}
+}
+
+// end ends the relay of the main place, if one runs: in order or not.
+func (e *episode) end() {
+	if !e.main.running() {
+		return
+	}
+	if e.calm || e.rng.IntN(3) == 0 {
+		e.stop(e.main)
+		return
+	}
+	f := history.Fault{Class: killRandom, PID: e.main.now.pid(), Begin: time.Now()}
+	e.main.now.kill()
+	e.killed(f)
+}
+
+func (e *episode) environment(extra []string) []string {
+	if e.bugs != "" {
+		extra = append(extra, "WALHOOK_BUG="+e.bugs)
+	}
+	return extra
+}
+
+// mustReach makes a finding of a state that is not reached in time.
+func (e *episode) mustReach(ctx context.Context, p *process, within time.Duration, after time.Time, states ...string) error {
+	return e.judgeReach(p.reach(ctx, within, after, states...), p)
+}
+
+func (e *episode) judgeReach(err error, p *process) error {
+	if err == nil || p.killed() {
+		return nil
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	e.finding(history.Stuck, "%v", err)
+	p.kill() // the next action begins afresh
+	return nil
+}
+
+// killAt has a relay kill itself at a named point, when it comes there for a seeded time.
+func killAt(point fault.Kill) func(*episode, context.Context) error {
+	return func(e *episode, ctx context.Context) error {
+		e.mixReceivers()
+		count := 1 + e.rng.IntN(often(point))
+		p, err := e.begin(ctx, fmt.Sprintf("WALHOOK_KILL=%s:%d", point, count))
+		if err != nil {
+			return err
+		}
+		stop := e.provoke(ctx, point, p)
+		defer stop()
+		switch ended := p.ended(8 * time.Second); {
+		case ended && p.killed():
+			e.killed(history.Fault{Class: killPoint, Point: string(point), PID: p.pid(), Begin: time.Now(), Detail: fmt.Sprintf("hit %d", count)})
+			return e.afterKill(ctx)
+		case ended && p.cmd.ProcessState.ExitCode() != 0: // 0: it was told to stop and did not come by the point
+			e.finding(history.Stuck, "relay %d ended by itself: see %s", p.pid(), p.log)
+			return nil
+		}
+		return e.killNow(ctx, killRandom, p) // the point was not reached
+	}
+}
+
+// killAnywhen kills a relay after a seeded while.
+func (e *episode) killAnywhen(ctx context.Context) error {
+	e.mixReceivers()
+	p, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	wait(ctx, time.Duration(e.rng.IntN(400))*time.Millisecond)
+	return e.killNow(ctx, killRandom, p)
+}
+
+func (e *episode) killNow(ctx context.Context, class string, p *process) error {
+	f := history.Fault{Class: class, PID: p.pid(), Begin: time.Now()}
+	p.kill()
+	e.killed(f)
+	return e.afterKill(ctx)
+}
+
+// killed notes a kill; Begin is when it was known at the latest.
+func (e *episode) killed(f history.Fault) {
+	f.InFlight = e.inFlight()
+	e.note(f)
+	e.run.hit(f)
+}
+
+// afterKill looks at the tables now and then, while no relay runs.
+func (e *episode) afterKill(ctx context.Context) error {
+	if e.rng.IntN(3) > 0 {
+		return nil
+	}
+	return e.snapshot(ctx)
+}
+
+// during notes a fault that lasts while f runs.
+func (e *episode) during(class string, f func() error) error {
+	note := history.Fault{Class: class, Begin: time.Now(), InFlight: e.inFlight()}
+	if e.main.running() {
+		note.PID = e.main.now.pid()
+	}
+	err := f()
+	note.InFlight = max(note.InFlight, e.inFlight())
+	e.note(note)
+	e.run.hit(note)
+	return err
+}
+
+// disturb has a relay at work and something in flight when the fault begins.
+func (e *episode) disturb(ctx context.Context, class string, f func() error) error {
+	if _, err := e.begin(ctx); err != nil {
+		return err
+	}
+	e.busy(ctx)
+	return e.during(class, f)
+}
+
+// terminate stops a relay in order, under load.
+func (e *episode) terminate(ctx context.Context) error {
+	e.mixReceivers()
+	if _, err := e.begin(ctx); err != nil {
+		return err
+	}
+	e.busy(ctx)
+	e.stop(e.main)
+	return e.snapshot(ctx)
+}
+
+// busy waits until something is in flight, for a moment at most.
+func (e *episode) busy(ctx context.Context) {
+	for range 100 {
+		if e.inFlight() > 0 {
+			return
+		}
+		wait(ctx, 5*time.Millisecond)
+	}
+}
+
+// other is the place where no working relay runs.
+func (e *episode) other() *place {
+	if e.main == e.a {
+		return e.b
+	}
+	return e.a
+}
+
+// standby starts a second relay and waits until it stands by.
+func (e *episode) standby(ctx context.Context) (*process, error) {
+	p, err := e.other().start("run", e.environment(nil)...)
+	if err != nil {
+		return nil, err
+	}
+	return p, e.mustReach(ctx, p, 20*time.Second, time.Time{}, "standby", "running") // the owner may be frozen by now
+}
+
+// freeze stops the owner, somewhere or at a named point, past the server's patience; the other one takes over, and
+// the sleeper, awake again, may record nothing and must stand by.
+func (e *episode) freeze(ctx context.Context) error {
+	e.mixReceivers()
+	owner, point, err := e.beginToFreeze(ctx)
+	if err != nil {
+		return err
+	}
+	second, err := e.standby(ctx)
+	if err != nil || !second.alive() {
+		return err
+	}
+	e.busy(ctx)
+	return e.during("sigstop", func() error {
+		stop := e.provoke(ctx, point, owner)
+		if point == "" || !owner.frozen(ctx, 3*time.Second) {
+			owner.signal(syscall.SIGSTOP)
+		}
+		stop()
+		if err := e.mustReach(ctx, second, senderTimeout+takeOverWithin, time.Time{}, "running"); err != nil {
+			return err
+		}
+		wait(ctx, time.Duration(200+e.rng.IntN(800))*time.Millisecond) // so that the new owner gets ahead of the old one
+		woken := time.Now()
+		owner.signal(syscall.SIGCONT)
+		if err := e.mustReach(ctx, owner, 15*time.Second, woken, "standby"); err != nil {
+			return err
+		}
+		e.main = e.other()
+		e.stop(e.other())
+		return nil
+	})
+}
+
+// freezePoints are where a frozen owner holds on to something: locks, claimed rows, what it has read.
+var freezePoints = []fault.Kill{fault.RecordBegan, fault.RecordAttempts, fault.RecordBeforeCommit, fault.RecordCommitSent, fault.QueueBeforeClaim,
+	fault.QueueClaimed, fault.StreamReceived, fault.DispatchAfterAttempt}
+
+// beginToFreeze has a relay at work that will stop itself at a point, or where it is told to, which is no point.
+func (e *episode) beginToFreeze(ctx context.Context) (*process, fault.Kill, error) {
+	if e.rng.IntN(3) == 0 {
+		p, err := e.begin(ctx)
+		return p, "", err
+	}
+	point := freezePoints[e.rng.IntN(len(freezePoints))]
+	p, err := e.begin(ctx, fmt.Sprintf("WALHOOK_FREEZE=%s:%d", point, 10+e.rng.IntN(20)))
+	return p, point, err
+}
+
+// killOwner kills the owner beside a standby, which must take over.
+func (e *episode) killOwner(ctx context.Context) error {
+	e.mixReceivers()
+	owner, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	second, err := e.standby(ctx)
+	if err != nil || !second.alive() {
+		return err
+	}
+	e.busy(ctx)
+	f := history.Fault{Class: "kill-takeover", PID: owner.pid(), Begin: time.Now()}
+	owner.kill()
+	e.killed(f)
+	e.main = e.other()
+	return e.mustReach(ctx, second, takeOverWithin, time.Time{}, "running")
+}
+
+// stopPostgres stops the server under the relay, which must survive that and go on.
+func stopPostgres(mode string) func(*episode, context.Context) error {
+	return func(e *episode, ctx context.Context) error {
+		e.mixReceivers()
+		p, err := e.begin(ctx)
+		if err != nil {
+			return err
+		}
+		e.busy(ctx)
+		return e.during("postgres-"+mode, func() error {
+			began := time.Now()
+			if err := e.run.server.Stop(mode); err != nil {
+				return fmt.Errorf("stop Postgres: %w", err)
+			}
+			if took := time.Since(began); took > 20*time.Second {
+				e.finding(history.Stuck, "Postgres took %s to stop (%s)", took, mode)
+			}
+			if err := e.run.server.Restart(ctx); err != nil {
+				return fmt.Errorf("restart Postgres: %w", err)
+			}
+			return e.mustReach(ctx, p, 20*time.Second, began, "running")
+		})
+	}
+}
+
+// cutPostgres breaks the relay's connections to Postgres after a seeded number of bytes.
+func (e *episode) cutPostgres(ctx context.Context) error {
+	e.mixReceivers()
+	if _, err := e.begin(ctx); err != nil {
+		return err
+	}
+	return e.during("link-postgres-cut", func() error {
+		for range 4 {
+			cutWithin(ctx, e.main.link, e.rng.Int64N(60_000))
+			wait(ctx, time.Duration(e.rng.IntN(300))*time.Millisecond)
+		}
+		return e.mustReach(ctx, e.main.now, 20*time.Second, time.Time{}, "running")
+	})
+}
+
+// cutWithin cuts after n bytes, or after a second in which they did not come.
+func cutWithin(ctx context.Context, link cutter, n int64) {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-link.CutAfter(n):
+	case <-timer.C:
+		link.Cut()
+	case <-ctx.Done():
+	}
+}
+
+type cutter interface {
+	Cut()
+	CutAfter(int64) <-chan struct{}
+}
+
+// holdPostgres lets nothing through to Postgres for longer than both sides are patient.
+func (e *episode) holdPostgres(ctx context.Context) error {
+	e.mixReceivers()
+	return e.disturb(ctx, "link-postgres-hold", func() error {
+		e.main.link.Hold()
+		wait(ctx, time.Duration(500+e.rng.IntN(7500))*time.Millisecond)
+		e.main.link.Release()
+		return e.mustReach(ctx, e.main.now, 30*time.Second, time.Time{}, "running")
+	})
+}
+
+func (e *episode) cutReceivers(ctx context.Context) error {
+	return e.disturb(ctx, "link-receiver-cut", func() error {
+		for range 6 {
+			cutWithin(ctx, e.toHooks, e.rng.Int64N(20_000))
+			wait(ctx, time.Duration(e.rng.IntN(100))*time.Millisecond)
+		}
+		return nil
+	})
+}
+
+func (e *episode) holdReceivers(ctx context.Context) error {
+	return e.disturb(ctx, "link-receiver-hold", func() error {
+		e.toHooks.Hold()
+		wait(ctx, time.Duration(300+e.rng.IntN(2500))*time.Millisecond)
+		e.toHooks.Release()
+		return nil
+	})
+}
+
+func (e *episode) receiversDown(ctx context.Context) error {
+	return e.disturb(ctx, "receiver-down", func() error {
+		e.toHooks.Refuse(true)
+		wait(ctx, time.Duration(300+e.rng.IntN(1500))*time.Millisecond)
+		e.toHooks.Refuse(false)
+		return nil
+	})
+}
+
+// behave has all receivers do the same for a while.
+func behave(b receive.Behaviour) func(*episode, context.Context) error {
+	return func(e *episode, ctx context.Context) error {
+		return e.disturb(ctx, "receiver-"+string(b), func() error {
+			e.targets.SetAll(b)
+			e.busy(ctx)
+			wait(ctx, time.Duration(500+e.rng.IntN(1500))*time.Millisecond)
+			e.targets.Heal()
+			return nil
+		})
+	}
+}
+
+// fillDisk has Postgres report what it reports when the attempts log's disk is full.
+func (e *episode) fillDisk(ctx context.Context) error {
+	p, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	return e.during("disk-full", func() error {
+		err := e.retry(ctx, func() error {
+			_, err := e.db.Exec(ctx, `CREATE OR REPLACE FUNCTION public.disk_full() RETURNS trigger LANGUAGE plpgsql AS
+				$$ BEGIN RAISE disk_full USING MESSAGE = 'could not extend file: No space left on device'; END $$;
+				CREATE TRIGGER disk_full BEFORE INSERT ON outbox.attempts FOR EACH ROW EXECUTE FUNCTION public.disk_full()`)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("fill the disk: %w", err)
+		}
+		wait(ctx, time.Duration(500+e.rng.IntN(2500))*time.Millisecond)
+		err = e.retry(ctx, func() error {
+			_, err := e.db.Exec(ctx, "DROP TRIGGER disk_full ON outbox.attempts")
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("free the disk: %w", err)
+		}
+		if !p.alive() {
+			e.finding(history.Stuck, "the relay ended when the disk was full: see %s", p.log)
+			return nil
+		}
+		return e.mustReach(ctx, p, 20*time.Second, time.Time{}, "running")
+	})
+}
+
+func (e *episode) hugeTransaction(ctx context.Context) error {
+	return e.disturb(ctx, "huge-transaction", func() error {
+		if err := e.load.Huge(ctx, 100_000); err != nil {
+			return err
+		}
+		wait(ctx, time.Duration(e.rng.IntN(1500))*time.Millisecond)
+		return e.killNow(ctx, killRandom, e.main.now) // in the midst of it
+	})
+}
+
+func (e *episode) bigRow(ctx context.Context) error {
+	return e.disturb(ctx, "big-row", func() error { return e.load.Big(ctx, 5_000_000) })
+}
+
+// lostSlot does something to the slot or a publication that a relay cannot go on from, demands that it says so
+// in time, and follows the remedy that its error names: without the slot's past. What was committed between is
+// given up, as the remedy says.
+func (e *episode) lostSlot(ctx context.Context, class string, harm func() error) error {
+	p, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	e.busy(ctx)
+	e.pauseSampling(true)
+	defer e.pauseSampling(false)
+	return e.during(class, func() error {
+		began := time.Now()
+		if err := harm(); err != nil {
+			return err
+		}
+		if err := e.mustReach(ctx, p, detectWithin, began, "halted"); err != nil {
+			return err
+		}
+		e.end()
+		return e.giveUp(ctx)
+	})
+}
+
+// giveUp is the operator's way out of a lost slot.
+func (e *episode) giveUp(ctx context.Context) error {
+	e.awaitNoRelay(ctx)
+	var from, until string
+	err := e.retry(ctx, func() error {
+		return e.db.QueryRow(ctx, "SELECT confirmed_lsn::text FROM outbox.checkpoint").Scan(&from)
+	})
+	if err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
+	}
+	err = e.retry(ctx, func() error {
+		_, err := e.db.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '`+slot+`';
+			DELETE FROM outbox.checkpoint`)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("drop what is left of the slot: %w", err)
+	}
+	if err := e.initialize(ctx); err != nil {
+		return err
+	}
+	if err := e.db.QueryRow(ctx, "SELECT confirmed_lsn::text FROM outbox.checkpoint").Scan(&until); err != nil {
+		return fmt.Errorf("read the new checkpoint: %w", err)
+	}
+	var gap history.Gap
+	if gap.From, err = history.ParseLSN(from); err == nil {
+		gap.Until, err = history.ParseLSN(until)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.h.Gaps = append(e.h.Gaps, gap)
+	return err
+}
+
+// onFreeSlot repeats a statement that needs the slot to be free, ending its walsender each time, because the
+// relay comes back at once.
+func (e *episode) onFreeSlot(ctx context.Context, statement string) error {
+	var err error
+	for range 500 {
+		_, err = e.db.Exec(ctx, `SELECT pg_terminate_backend(active_pid), pg_sleep(0.005) FROM pg_replication_slots WHERE slot_name = '`+slot+`' AND active`)
+		if err == nil {
+			_, err = e.db.Exec(ctx, statement)
+		}
+		if err == nil || !strings.Contains(err.Error(), "55006") {
+			return err
+		}
+	}
+	return err
+}
+
+func (e *episode) dropSlot(ctx context.Context) error {
+	return e.lostSlot(ctx, "slot-dropped", func() error { return e.onFreeSlot(ctx, "SELECT pg_drop_replication_slot('"+slot+"')") })
+}
+
+// advanceSlot skips what the relay has not been sent: it is frozen meanwhile, or it might have recorded all of it.
+func (e *episode) advanceSlot(ctx context.Context) error {
+	return e.lostSlot(ctx, "slot-advanced", func() error {
+		frozen := history.Fault{Class: "sigstop", PID: e.main.now.pid(), Begin: time.Now()}
+		e.main.now.signal(syscall.SIGSTOP)
+		defer func() {
+			e.main.now.signal(syscall.SIGCONT)
+			e.note(frozen)
+		}()
+		if err := e.load.Huge(ctx, 1000); err != nil {
+			return err
+		}
+		return e.onFreeSlot(ctx, "SELECT pg_replication_slot_advance('"+slot+"', pg_current_wal_lsn())")
+	})
+}
+
+func (e *episode) dropPublication(ctx context.Context) error {
+	return e.lostSlot(ctx, "publication-dropped", func() error {
+		_, err := e.db.Exec(ctx, "DROP PUBLICATION walhook_events")
+		return err
+	})
+}
+
+// invalidateSlot lets the slot fall behind more WAL than Postgres may keep. The truth has read everything
+// before, and nothing is written after.
+func (e *episode) invalidateSlot(ctx context.Context) error {
+	p, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	e.targets.SetAll("hang")
+	if err := e.load.Huge(ctx, 2000); err != nil {
+		return err
+	}
+	if err := e.readAll(ctx); err != nil {
+		return err
+	}
+	e.truthRead = true
+	if err := e.killNow(ctx, killRandom, p); err != nil {
+		return err
+	}
+	e.awaitNoRelay(ctx)
+	e.pauseSampling(true)
+	defer e.pauseSampling(false)
+	return e.during("slot-invalidated", func() error {
+		if err := e.loseWAL(ctx); err != nil {
+			return err
+		}
+		p, err := e.main.start("run", e.environment(nil)...)
+		if err != nil {
+			return err
+		}
+		if !p.ended(detectWithin) {
+			e.finding(history.Stuck, "a relay whose slot has lost WAL goes on: see %s", p.log)
+			p.kill()
+		}
+		return e.giveUp(ctx)
+	})
+}
+
+func (e *episode) loseWAL(ctx context.Context) error {
+	for _, statement := range []string{"ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "SELECT pg_reload_conf()"} {
+		if _, err := e.db.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		_, _ = e.db.Exec(ctx, "ALTER SYSTEM RESET max_slot_wal_keep_size")
+		_, _ = e.db.Exec(ctx, "SELECT pg_reload_conf()")
+	}()
+	for range 50 {
+		_, err := e.db.Exec(ctx, "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000)), pg_switch_wal()")
+		if err != nil {
+			return fmt.Errorf("write WAL: %w", err)
+		}
+		if _, err := e.db.Exec(ctx, "CHECKPOINT"); err != nil {
+			return err
+		}
+		var status string
+		if err := e.db.QueryRow(ctx, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&status); err != nil {
+			return err
+		}
+		if status == "lost" {
+			return nil
+		}
+	}
+	return errors.New("the slot did not lose its WAL")
+}
