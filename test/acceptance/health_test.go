@@ -62,7 +62,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		require.NotContains(t, r.Stderr(), secret)
 	}
 	for _, line := range strings.Split(strings.TrimSpace(metrics), "\n") {
-		require.True(t, strings.HasPrefix(line, "#") || regexp.MustCompile(`^walhook_`).MatchString(line), line)
+		require.True(t, strings.HasPrefix(line, "#") || regexp.MustCompile(`^(walhook|go|process)_`).MatchString(line), line)
 	}
 	r.terminate(soon)
 }
