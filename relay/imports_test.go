@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	// What judges the relay shares nothing with it.
 	"test/checker/history": {},
 	"test/checker/truth":   {"test/checker/history"},
-	"test/checker/judge":   {"test/checker/history"},
+	"test/checker/judge":   {"test/checker/history", "test/checker/truth"},
 	"test/checker":         {"config", "sql", "outbox", "outbox/...", "cmd/localpg", "internal/fault", "test/..."},
 }
 

@@ -4,6 +4,7 @@
 //
 //	go run ./test/checker                    two minutes
 //	go run ./test/checker --kills 2000       until so many kills
+//	go run ./test/checker --only sigstop     this alone
 //	go run ./test/checker --self-test        with deliberate bugs in the relay, each of which must be noticed
 //	go run ./test/checker --replay DIR       the episode that a failed run left in DIR
 //	go run ./test/checker --verify DIR       judges that episode's records again

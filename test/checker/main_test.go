@@ -120,6 +120,10 @@ func TestSummary(t *testing.T) {
 	delete(r.hits, string(fault.RecordCut))
 	require.False(t, r.summary().good())
 	require.Contains(t, r.summary().String(), "NOT VALID, never hit with a delivery in flight: record.cut")
+	r.options.only = []string{"sigstop"}
+	require.True(t, r.summary().good(), "a part was asked for")
+	require.False(t, r.summary().Valid, "and is no more than that")
+	r.options.only = nil
 	r.hits[string(fault.RecordCut)]++
 	r.total.add(judge.Verdict{Lost: 1, Counts: map[history.Kind]int{history.Lost: 1}})
 	require.False(t, r.summary().good())

@@ -145,8 +145,11 @@ func (r *run) enough() bool {
 		return true
 	}
 	had := r.options.kills > 0 && kills >= r.options.kills || bound > 0 && took > bound
-	return had && len(r.missing()) == 0
+	return had && (r.partial() || len(r.missing()) == 0)
 }
+
+// partial reports whether the run was asked for a part only, which cannot be valid.
+func (r *run) partial() bool { return len(r.options.only) > 0 || r.options.replay != "" }
 
 // episodes plays until it is enough.
 func (r *run) episodes(ctx context.Context) error {
@@ -190,7 +193,7 @@ func (r *run) one(ctx context.Context, number int) error {
 // judge makes the verdict, and keeps the records of an episode with findings.
 func (r *run) judge(e *episode) error {
 	began := time.Now()
-	v := judge.Judge(&e.h, expected(&e.h))
+	v := judge.Judge(&e.h, truth.Expect(e.h.Txs))
 	r.total.add(v)
 	r.say("episode %d: %d events, %d deliveries, lost %d, phantom %d, duplicates %d, unexplained %d, order %d (judged in %.1f s)", e.h.Episode,
 		v.Events, v.Deliveries, v.Lost, v.Phantom, v.Duplicates, v.Unexplained, v.OrderViolations, time.Since(began).Seconds())
@@ -265,7 +268,7 @@ func verify(o options) (bool, error) {
 		return false, err
 	}
 	o.json = true
-	v := judge.Judge(h, expected(h))
+	v := judge.Judge(h, truth.Expect(h.Txs))
 	return v.Clean(), show(o, v)
 }
 
@@ -281,14 +284,4 @@ func (t *total) keep(dir string) {
 	if !slices.Contains(t.folders, dir) {
 		t.folders = append(t.folders, dir)
 	}
-}
-
-// expected is what the WAL says that receivers should have got.
-func expected(h *history.History) []judge.Expected {
-	all := truth.Expect(h.Txs)
-	out := make([]judge.Expected, len(all))
-	for i, x := range all {
-		out[i] = judge.Expected(x)
-	}
-	return out
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/test/checker/history"
 	"github.com/walhook/walhook/test/checker/judge"
+	"github.com/walhook/walhook/test/checker/truth"
 )
 
 // trial is how a deliberate mistake is brought to light: what the nemesis does while the relay makes it, and
@@ -140,7 +141,7 @@ func (r *run) try(ctx context.Context, number int, t trial) (result, error) {
 	if err != nil { // a relay that halts, for one, cannot be brought to the end
 		e.finding(history.Stuck, "%v", err)
 	}
-	v := judge.Judge(&e.h, expected(&e.h))
+	v := judge.Judge(&e.h, truth.Expect(e.h.Txs))
 	res.Found = v.Counts
 	for _, f := range v.Findings {
 		if slices.Contains(t.kinds, f.Kind) {

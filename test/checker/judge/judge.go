@@ -12,15 +12,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/walhook/walhook/test/checker/history"
+	"github.com/walhook/walhook/test/checker/truth"
 )
 
-// Expected is one delivery that the WAL's truth asks for.
-type Expected struct {
-	LSN          history.LSN // of its transaction
-	Index        int         // of the event in the transaction, ascending
-	Event        *history.Event
-	Subscription uuid.UUID
-}
+// Expected is a delivery that should have been made.
+type Expected = truth.Expected
 
 // Verdict is what came out. Deliveries = Delivered + Dead + Cancelled + Waiting + GivenUp + Lost.
 type Verdict struct {
