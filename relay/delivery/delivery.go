@@ -11,6 +11,8 @@ type Delivery struct {
 	ID             uuid.UUID
 	SubscriptionID uuid.UUID
 	Event          *Event
+	Sequence       string    // of Settings.Sequence when it was routed, as its row in the queue keeps it
+	Batch          uuid.UUID // the request that it failed in together with others, which are tried again together
 	Attempts       int       // finished attempts, ever
 	Round          int       // finished attempts since the delivery was made or last redelivered
 	Queued         bool      // a row in the queue stands for it
@@ -29,6 +31,7 @@ const (
 	ReasonRedirect Reason = "redirect" // 300-399: redirects are not followed
 	ReasonTimeout  Reason = "timeout"  // the whole attempt took too long
 	ReasonConnect  Reason = "connect"  // no connection: refused, unreachable, DNS
+	ReasonAddress  Reason = "address"  // the address, port or scheme is not one that requests may go to
 	ReasonTLS      Reason = "tls"      // the handshake or the certificate failed
 	ReasonReset    Reason = "reset"    // the connection broke before an answer
 	ReasonProtocol Reason = "protocol" // the answer was not HTTP, or its headers were too large
@@ -40,6 +43,7 @@ const (
 type Outcome struct {
 	Reason     Reason
 	Status     int    // HTTP status; 0 when there was none
+	Gone       bool   // the receiver answered 410: it wants nothing more, ever
 	Body       string // the first 10 KB of the response, valid UTF-8 without NUL
 	Error      string // for people; empty on success
 	StartedAt  time.Time

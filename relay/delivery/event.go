@@ -36,9 +36,28 @@ func ID(event, subscription uuid.UUID) uuid.UUID {
 	var both [32]byte
 	copy(both[:16], event[:])
 	copy(both[16:], subscription[:])
-	sum := sha256.Sum256(both[:])
+	return derive(event, sha256.Sum256(both[:]))
+}
+
+// BatchID derives the id of a request from those of the deliveries in it: that of a single one is its own, and
+// several have a UUIDv8 from SHA-256 over all ids in their order, behind the first 48 bits of the first. The
+// same deliveries in the same order, and only they, have the same id, whenever they are sent. There is at
+// least one id.
+func BatchID(ids []uuid.UUID) uuid.UUID {
+	if len(ids) == 1 {
+		return ids[0]
+	}
+	all := make([]byte, 0, len(ids)*len(uuid.UUID{}))
+	for i := range ids {
+		all = append(all, ids[i][:]...)
+	}
+	return derive(ids[0], sha256.Sum256(all))
+}
+
+// derive makes a UUIDv8 of the first 48 bits of an id and of a hash.
+func derive(from uuid.UUID, sum [sha256.Size]byte) uuid.UUID {
 	var id uuid.UUID
-	copy(id[:6], event[:6])
+	copy(id[:6], from[:6])
 	copy(id[6:], sum[:10])
 	id[6] = id[6]&0x0f | 0x80
 	id[8] = id[8]&0x3f | 0x80

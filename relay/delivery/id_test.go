@@ -24,6 +24,23 @@ func TestIDIsPinned(t *testing.T) {
 	}
 }
 
+// The id of a batch is what its receiver recognizes a repetition by.
+func TestBatchIDIsPinned(t *testing.T) {
+	first := uuid.MustParse("0190a5b2-7c3d-8eb6-8824-512589f7a0ed")
+	second := uuid.MustParse("0190a5b2-7c3d-8d3e-86b4-0ca498e3c556")
+	require.Equal(t, first, delivery.BatchID([]uuid.UUID{first}), "a single one has its own")
+	require.Equal(t, "0190a5b2-7c3d-833e-8c77-8f36839a9fcb", delivery.BatchID([]uuid.UUID{first, second}).String())
+	seen := map[uuid.UUID]bool{}
+	for _, ids := range [][]uuid.UUID{{first}, {second}, {first, second}, {second, first}, {first, second, first}, {first, first}} {
+		id := delivery.BatchID(ids)
+		require.Equal(t, uuid.Version(8), id.Version())
+		require.Equal(t, uuid.RFC4122, id.Variant())
+		require.Equal(t, ids[0][:6], id[:6])
+		require.False(t, seen[id], "another composition has another id")
+		seen[id] = true
+	}
+}
+
 func TestIDIsAUUIDv8ThatSortsByTheEventsTime(t *testing.T) {
 	for range 100 {
 		event, err := uuid.NewV7()
