@@ -24,6 +24,8 @@ func TestContractColumns(t *testing.T) {
 		"calls": `delivery_id event_id subscription_id attempt url method request_headers payload status response_body duration_ms
 			error attempted_at`,
 		"queue":        "delivery_id next_attempt_at last_error",
+		"replays":      "id subscription_id since until only_failed state requested_at matched queued error finished_at",
+		"event_types":  "name number description schema",
 		"dead_letters": "id subscription_id event_id last_error",
 	} {
 		has := texts(t, db, "SELECT column_name FROM information_schema.columns WHERE table_schema = 'outbox' AND table_name = $1", name)
@@ -45,6 +47,7 @@ func TestContractDefaults(t *testing.T) {
 		"headers": map[string]any{}, "secret": nil, "previous_secret": nil, "previous_secret_expires_at": nil, "signature": "sha256",
 		"payload_format": "envelope", "payload_version": 1.0, "max_retries": 3.0, "retry_delay": "00:01:00", "timeout": "00:00:30",
 		"ordering": "none", "max_in_flight": 16.0, "rate_limit": nil, "batch_size": 1.0, "batch_wait": "00:00:00", "is_active": true,
+		"verification": "none", "verified_at": nil, "verification_error": nil, "allowed_rate": nil, "backfill_from": nil,
 	}, got)
 }
 
@@ -119,7 +122,8 @@ func TestLatencyQuantile(t *testing.T) {
 			1e-9, "%+v", tt)
 	}
 	require.Nil(t, value[*float64](t, db, "SELECT outbox.latency_quantile('{0,0}', 0.95)"))
-	require.Equal(t, "{11,22,3}", value[string](t, db, "SELECT outbox.add_counts('{1,2,3}', '{10,20}')::text"))
+	require.Equal(t, "{11,22,33,44,55,66,77,88,99,110,121,132,143,154,165,176,187,198,209,220}", value[string](t, db, `SELECT outbox.add_counts(
+		array_agg(n ORDER BY n), array_agg(10 * n ORDER BY n))::text FROM generate_series(1, 20::bigint) AS n`))
 }
 
 // The calls log shows no credentials.

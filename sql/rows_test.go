@@ -197,24 +197,62 @@ func TestRedeliverRefuses(t *testing.T) {
 	_, err = db.Exec(t.Context(), "SELECT outbox.redeliver($1)", id)
 	require.ErrorContains(t, err, "is no longer kept")
 
-	exec(t, db, `INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at, commit_lsn,
-			commit_index, next_attempt_at, lease_owner)
-		VALUES ($1, gen_random_uuid(), gen_random_uuid(), 'x', '{}', '', false, now(), now(), '0/1', 1, now() + interval '1 hour', 'relay/s/1')`, id)
+	exec(t, db, waits, id, uuid.New(), "1 hour")
 	_, err = db.Exec(t.Context(), "SELECT outbox.redeliver($1)", id)
 	require.ErrorContains(t, err, "is being attempted right now")
+
+	// Somebody who may wait for ever is told.
+	gone, orphan := uuid.New(), uuid.New()
+	exec(t, db, waits, orphan, gone, "-1 second")
+	_, err = db.Exec(t.Context(), "SELECT outbox.redeliver($1)", orphan)
+	require.ErrorContains(t, err, "the subscription "+gone.String()+" of delivery "+orphan.String()+" was deleted")
+	require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.deliveries WHERE id = $1 AND lease_owner IS NOT NULL", orphan), "nothing was done")
+}
+
+// What is held behind another delivery cannot overtake it.
+func TestRedeliverRefusesWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	db := connect(t)
+	subscription := subscribe(t, db)
+	const row = `INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at, commit_lsn,
+			commit_index, next_attempt_at, sequence)
+		VALUES ($1, $2, gen_random_uuid(), 'x', '{}', '', false, now(), now(), $3::text::pg_lsn, 1, $4::text::timestamptz, $5)`
+	other, first, second, third := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	exec(t, db, row, other, subscription, "0/1", "now", "key a")
+	exec(t, db, row, third, subscription, "0/4", "infinity", "key b")
+	exec(t, db, row, second, subscription, "0/3", "infinity", "key b")
+	exec(t, db, row, first, subscription, "0/2", "tomorrow", "key b")
+	for _, held := range []uuid.UUID{second, third} {
+		_, err := db.Exec(t.Context(), "SELECT outbox.redeliver($1)", held)
+		require.ErrorContains(t, err, "delivery "+held.String()+" is held behind delivery "+first.String()+", which must go first")
+		require.Equal(t, "held", value[string](t, db, "SELECT state FROM outbox.queue WHERE delivery_id = $1 AND next_attempt_at IS NULL", held))
+	}
+	exec(t, db, "SELECT outbox.redeliver($1)", first)
+	require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE delivery_id = $1 AND state = 'waiting' AND next_attempt_at <= now()", first))
 }
 
 const waits = `INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at, commit_lsn,
 		commit_index, next_attempt_at, lease_owner)
-	VALUES ($1, gen_random_uuid(), gen_random_uuid(), 'x', '{}', '', false, now(), now(), '0/1', 1, now() + $2::text::interval, 'relay/s/1')`
+	VALUES ($1, $2, gen_random_uuid(), 'x', '{}', '', false, now(), now(), '0/1', 1, now() + $3::text::interval, 'relay/s/1')`
+
+// subscribe makes a subscription, with other columns than the defaults.
+func subscribe(t *testing.T, db *pgxpool.Pool, set ...string) uuid.UUID {
+	t.Helper()
+	columns, values := "name, url", "'n', 'http://localhost'"
+	for i := 0; i+1 < len(set); i += 2 {
+		columns, values = columns+", "+set[i], values+", "+set[i+1]
+	}
+	return value[uuid.UUID](t, db, "INSERT INTO outbox.subscriptions ("+columns+") VALUES ("+values+") RETURNING id")
+}
 
 // A lease that has run out holds nothing: its row waits, and may be redelivered.
 func TestExpiredLease(t *testing.T) {
 	t.Parallel()
 	db := connect(t)
 	held, expired := uuid.New(), uuid.New()
-	exec(t, db, waits, held, "1 hour")
-	exec(t, db, waits, expired, "-1 second")
+	subscription := subscribe(t, db)
+	exec(t, db, waits, held, subscription, "1 hour")
+	exec(t, db, waits, expired, subscription, "-1 second")
 	state := func(id uuid.UUID) string {
 		return value[string](t, db, "SELECT state FROM outbox.queue WHERE delivery_id = $1", id)
 	}
@@ -222,6 +260,18 @@ func TestExpiredLease(t *testing.T) {
 	require.Equal(t, "waiting", state(expired))
 	exec(t, db, "SELECT outbox.redeliver($1)", expired)
 	require.True(t, value[bool](t, db, "SELECT lease_owner IS NULL FROM outbox.deliveries WHERE id = $1", expired))
+
+	// What waits for a subscription that cannot be served says so; what is in flight is.
+	for column, value := range map[string]string{"is_active": "false", "verification": "'slack'"} {
+		exec(t, db, "UPDATE outbox.subscriptions SET is_active = true, verification = 'none'")
+		require.Equal(t, "waiting", state(expired), column)
+		exec(t, db, "UPDATE outbox.subscriptions SET "+column+" = "+value)
+		require.Equal(t, "inactive", state(expired), column)
+		require.Equal(t, "in flight", state(held), column)
+	}
+	exec(t, db, "UPDATE outbox.subscriptions SET is_active = true, verification = 'none'")
+	exec(t, db, "UPDATE outbox.subscriptions SET status = 'invalid', status_reason = 'why'")
+	require.Equal(t, "inactive", state(expired))
 }
 
 // Two who redeliver the same delivery at the same time both succeed, and it is in the queue once.
@@ -229,10 +279,10 @@ func TestRedeliverTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	const attempt = `INSERT INTO outbox.attempts (attempted_at, committed_at, delivery_id, event_id, subscription_id, revision, epoch, duration_us,
 			attempt, status)
-		SELECT now(), now(), $1, outbox.publish('x', '{}'), gen_random_uuid(), 1, 1, 1, 1, 200`
+		SELECT now(), now(), $1, outbox.publish('x', '{}'), $2, 1, 1, 1, 1, 200`
 	const dead = `INSERT INTO outbox.dead_letters (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at,
 			commit_lsn, commit_index, attempts)
-		VALUES ($1, gen_random_uuid(), gen_random_uuid(), 'x', '{}', '', false, now(), now(), '0/1', 1, 1)`
+		VALUES ($1, $2, gen_random_uuid(), 'x', '{}', '', false, now(), now(), '0/1', 1, 1)`
 	for name, rows := range map[string][]string{
 		"a dead letter": {dead},
 		"a dead letter whose event is still kept": {dead, attempt},
@@ -241,9 +291,9 @@ func TestRedeliverTwiceAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := connect(t)
-			id := uuid.New()
+			id, subscription := uuid.New(), subscribe(t, db)
 			for _, insert := range rows {
-				exec(t, db, insert, id)
+				exec(t, db, insert, id, subscription)
 			}
 			redeliverTwice(t, db, id)
 			require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.deliveries WHERE id = $1 AND lease_owner IS NULL", id))

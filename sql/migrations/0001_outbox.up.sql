@@ -92,6 +92,8 @@ CREATE TABLE outbox.events_default PARTITION OF outbox.events DEFAULT;
 -- transaction that records their deliveries, so that the calls log, retries and replay work alike.
 CREATE TABLE outbox.emitted_events (LIKE outbox.events INCLUDING DEFAULTS) PARTITION BY RANGE (id);
 ALTER TABLE outbox.emitted_events ADD CONSTRAINT emitted_events_pkey PRIMARY KEY (id);
+-- A test event (outbox.send_test) is made for one subscription: no replay gives it to another.
+ALTER TABLE outbox.emitted_events ADD COLUMN only_for uuid;
 CREATE TABLE outbox.emitted_events_default PARTITION OF outbox.emitted_events DEFAULT;
 
 -- The id is made first, because RETURNING would require SELECT on the table. An application needs no more than:
@@ -164,8 +166,8 @@ AS $$
      AND coalesce(substring(url FROM '^[^:]+://(?:\[[^]]*\]|[^:/?]*):([0-9]{1,5})')::int BETWEEN 1 AND 65535, true)
 $$;
 
--- An object of strings; names are tokens (RFC 9110, section 5.6.2) that the relay doesn't set itself, and
--- values are printable without CR, LF or NUL.
+-- An object of strings; names are tokens (RFC 9110, section 5.6.2) that the relay doesn't set itself, under any
+-- signature or format, and values are printable without CR, LF or NUL.
 CREATE FUNCTION outbox.valid_headers(headers jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -173,7 +175,7 @@ AS $$
     SELECT count(*) <= 50 AND coalesce(bool_and(
              jsonb_typeof(value) = 'string'
              AND key ~ '^[!#$%&''*+.^_`|~0-9A-Za-z-]{1,128}$'
-             AND lower(key) !~ '^(host|content-length|content-type|content-encoding|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|user-agent|proxy-.*|accept-encoding|idempotency-key|x-idempotency-key|webhook-.*|x-webhook-.*)$'
+             AND lower(key) !~ '^(host|content-length|content-type|content-encoding|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|user-agent|proxy-.*|accept-encoding|idempotency-key|x-idempotency-key|webhook-.*|x-webhook-.*|x-hub-signature.*|x-github-.*|stripe-signature|x-shopify-.*|x-slack-.*|ce-.*)$'
              AND value #>> '{}' ~ '^[\x20-\x7e\t\u0080-\uffff]*$'
              AND octet_length(value #>> '{}') <= 4096), true)
     FROM jsonb_each(headers)) END
@@ -186,6 +188,30 @@ AS $$
   SELECT coalesce(array_ndims(types), 1) = 1
      AND coalesce(bool_and(t IS NOT NULL AND t ~ '^([!-)+-~]{1,255}|[!-)+-~]{1,253}\.\*|\*)$'), true)
   FROM unnest(types) AS t
+$$;
+
+-- A secret is given as it is, or says where it is: "env:NAME" in a variable of the relay's, "file:/path" in a
+-- file, "enc:" as base64 that only the relay's keys open.
+CREATE FUNCTION outbox.valid_secret(secret text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT CASE
+    WHEN secret LIKE 'env:%' THEN secret ~ '^env:[A-Za-z_][A-Za-z0-9_]*$'
+    WHEN secret LIKE 'file:%' THEN secret ~ '^file:/[^\x01-\x1f\x7f]+$'
+    WHEN secret LIKE 'enc:%' THEN secret ~ '^enc:([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
+    ELSE true END
+$$;
+
+-- Whether a secret that is given as it is can be the scheme's key (Standard Webhooks, "Signature scheme"): base64
+-- behind an optional "whsec_", and for Ed25519 behind "whsk_" 32 bytes of seed or 64 of private key.
+CREATE FUNCTION outbox.valid_key(secret text, signature text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT CASE
+    WHEN secret ~ '^(env|file|enc):' THEN true
+    WHEN signature = 'standard' THEN secret ~ '^(whsec_)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
+    WHEN signature = 'standard-ed25519' THEN secret ~ '^whsk_([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)$'
+    ELSE true END
 $$;
 
 CREATE SEQUENCE outbox.subscription_revision AS int;
@@ -213,12 +239,19 @@ CREATE TABLE outbox.subscriptions (
   rate_limit                 int,
   batch_size                 int         NOT NULL DEFAULT 1,
   batch_wait                 interval    NOT NULL DEFAULT '0',
+  verification               text        NOT NULL DEFAULT 'none',
+  -- With an INSERT: replay matching events since then.
+  backfill_from              timestamptz,
   is_active                  boolean     NOT NULL DEFAULT true,
   created_at                 timestamptz NOT NULL DEFAULT now(),
   updated_at                 timestamptz NOT NULL DEFAULT now(),
   -- What the relay found; it never changes anything else here.
   status                     text        NOT NULL DEFAULT 'valid',
   status_reason              text,
+  verified_at                timestamptz,
+  verification_error         text,
+  -- Requests a minute that the receiver allowed in the handshake; null or 0: any number.
+  allowed_rate               int,
   revision                   int         NOT NULL DEFAULT 0,
   CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
   CONSTRAINT subscriptions_name_is_1_to_255_characters CHECK (length(name) BETWEEN 1 AND 255),
@@ -232,19 +265,33 @@ CREATE TABLE outbox.subscriptions (
   CONSTRAINT subscriptions_event_types_are_at_most_1000 CHECK (cardinality(event_types) <= 1000),
   CONSTRAINT subscriptions_filters_is_at_most_64_kb CHECK (octet_length(filters::text) <= 65536),
   CONSTRAINT subscriptions_headers_are_at_most_16_kb CHECK (octet_length(headers::text) <= 16384),
+  -- An encrypted one is longer than what it holds.
   CONSTRAINT subscriptions_secret_is_1_to_1024_bytes
-    CHECK (octet_length(secret) BETWEEN 1 AND 1024 AND octet_length(previous_secret) BETWEEN 1 AND 1024),
-  CONSTRAINT subscriptions_signature_is_known CHECK (signature IN ('sha256', 'none')),
-  CONSTRAINT subscriptions_payload_format_is_known CHECK (payload_format IN ('envelope', 'raw')),
-  CONSTRAINT subscriptions_payload_version_is_1 CHECK (payload_version = 1),
+    CHECK (octet_length(secret) BETWEEN 1 AND CASE WHEN secret LIKE 'enc:%' THEN 2048 ELSE 1024 END
+       AND octet_length(previous_secret) BETWEEN 1 AND CASE WHEN previous_secret LIKE 'enc:%' THEN 2048 ELSE 1024 END),
+  CONSTRAINT subscriptions_secret_is_plain_env_name_file_path_or_enc_base64
+    CHECK (outbox.valid_secret(secret) AND outbox.valid_secret(previous_secret)),
+  CONSTRAINT subscriptions_standard_secret_is_whsec_and_base64
+    CHECK (signature <> 'standard' OR outbox.valid_key(secret, signature) AND outbox.valid_key(previous_secret, signature)),
+  CONSTRAINT subscriptions_ed25519_secret_is_whsk_and_base64_of_32_or_64
+    CHECK (signature <> 'standard-ed25519' OR outbox.valid_key(secret, signature) AND outbox.valid_key(previous_secret, signature)),
+  CONSTRAINT subscriptions_signature_is_known
+    CHECK (signature IN ('sha256', 'standard', 'standard-ed25519', 'github', 'stripe', 'shopify', 'slack', 'none')),
+  CONSTRAINT subscriptions_payload_format_is_known
+    CHECK (payload_format IN ('envelope', 'standard', 'cloudevents', 'cloudevents-binary', 'raw')),
+  -- The binary mode has no batches (CloudEvents HTTP binding, section 3.1): "cloudevents" has.
+  CONSTRAINT subscriptions_cloudevents_binary_has_no_batches CHECK (batch_size <= 1 OR payload_format <> 'cloudevents-binary'),
+  CONSTRAINT subscriptions_payload_version_is_1_or_2 CHECK (payload_version IN (1, 2)),
   CONSTRAINT subscriptions_max_retries_is_0_to_10 CHECK (max_retries BETWEEN 0 AND 10),
   CONSTRAINT subscriptions_retry_delay_is_0_to_1_day CHECK (retry_delay BETWEEN '0' AND '1 day'),
   CONSTRAINT subscriptions_timeout_is_at_most_300_s CHECK (timeout > '0' AND timeout <= '300 seconds'),
-  CONSTRAINT subscriptions_ordering_is_known CHECK (ordering IN ('none')),
+  CONSTRAINT subscriptions_ordering_is_known CHECK (ordering IN ('none', 'key', 'strict')),
   CONSTRAINT subscriptions_max_in_flight_is_1_to_1000 CHECK (max_in_flight BETWEEN 1 AND 1000),
   CONSTRAINT subscriptions_rate_limit_is_positive CHECK (rate_limit > 0),
-  CONSTRAINT subscriptions_batch_size_is_1 CHECK (batch_size = 1),
-  CONSTRAINT subscriptions_batch_wait_is_0 CHECK (batch_wait = '0'),
+  CONSTRAINT subscriptions_batch_size_is_1_to_1000 CHECK (batch_size BETWEEN 1 AND 1000),
+  CONSTRAINT subscriptions_batch_wait_is_0_to_5_minutes CHECK (batch_wait BETWEEN '0' AND '5 minutes'),
+  CONSTRAINT subscriptions_verification_is_known CHECK (verification IN ('none', 'cloudevents', 'slack')),
+  CONSTRAINT subscriptions_backfill_from_is_finite CHECK (isfinite(backfill_from)),
   CONSTRAINT subscriptions_status_is_known CHECK (status IN ('valid', 'invalid'))
 );
 
@@ -265,6 +312,8 @@ CREATE TABLE outbox.subscription_revisions (
   signature       text        NOT NULL,
   signed          boolean     NOT NULL,
   payload_format  text        NOT NULL,
+  payload_version int         NOT NULL,
+  batch_size      int         NOT NULL,
   changed_at      timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT subscription_revisions_pkey PRIMARY KEY (revision)
 );
@@ -278,11 +327,22 @@ BEGIN
       RAISE EXCEPTION 'the id of subscription % cannot change; insert a new subscription instead', OLD.id;
     END IF;
     -- The relay writes only its findings: that is no new revision.
-    IF to_jsonb(NEW) - '{status,status_reason,updated_at,revision}'::text[]
-       = to_jsonb(OLD) - '{status,status_reason,updated_at,revision}'::text[] THEN
+    IF to_jsonb(NEW) - '{status,status_reason,verified_at,verification_error,allowed_rate,updated_at,revision}'::text[]
+       = to_jsonb(OLD) - '{status,status_reason,verified_at,verification_error,allowed_rate,updated_at,revision}'::text[] THEN
       NEW.revision := OLD.revision;
       RETURN NEW;
     END IF;
+    IF NEW.backfill_from IS NOT NULL AND NEW.backfill_from IS DISTINCT FROM OLD.backfill_from THEN
+      RAISE EXCEPTION 'backfill_from counts only when subscription % is inserted; use outbox.replay(subscription_id, since) instead', OLD.id;
+    END IF;
+  ELSIF NEW.backfill_from > now() THEN
+    RAISE check_violation USING MESSAGE = format('backfill_from %s lies in the future: there is nothing to replay yet', NEW.backfill_from);
+  END IF;
+  -- Only the relay finds out whether a receiver agrees; another one must be asked anew.
+  IF TG_OP = 'INSERT' OR (NEW.url, NEW.verification) IS DISTINCT FROM (OLD.url, OLD.verification) THEN
+    NEW.verified_at := NULL;
+    NEW.verification_error := NULL;
+    NEW.allowed_rate := NULL;
   END IF;
   NEW.revision := nextval('outbox.subscription_revision');
   NEW.updated_at := now();
@@ -296,9 +356,15 @@ CREATE FUNCTION outbox.subscriptions_after_write() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  INSERT INTO outbox.subscription_revisions (revision, subscription_id, url, headers, signature, signed, payload_format)
-  VALUES (NEW.revision, NEW.id, NEW.url, NEW.headers, NEW.signature, NEW.secret IS NOT NULL, NEW.payload_format)
+  INSERT INTO outbox.subscription_revisions (revision, subscription_id, url, headers, signature, signed, payload_format,
+    payload_version, batch_size)
+  VALUES (NEW.revision, NEW.id, NEW.url, NEW.headers, NEW.signature, NEW.secret IS NOT NULL, NEW.payload_format,
+    NEW.payload_version, NEW.batch_size)
   ON CONFLICT DO NOTHING;
+  IF TG_OP = 'INSERT' AND NEW.backfill_from IS NOT NULL THEN
+    INSERT INTO outbox.replays (subscription_id, since, backfill) VALUES (NEW.id, NEW.backfill_from, true);
+    PERFORM pg_notify('walhook', 'replay');
+  END IF;
   RETURN NULL;
 END
 $$;
@@ -348,6 +414,50 @@ $$;
 CREATE FUNCTION outbox.activate(id uuid) RETURNS void LANGUAGE sql AS $$ SELECT outbox.set_active($1, true) $$;
 CREATE FUNCTION outbox.deactivate(id uuid) RETURNS void LANGUAGE sql AS $$ SELECT outbox.set_active($1, false) $$;
 
+CREATE FUNCTION outbox.rotate_secret(subscription_id uuid, new_secret text, overlap interval DEFAULT '24 hours') RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  wanted  uuid := subscription_id;
+  present text;
+BEGIN
+  SELECT s.secret INTO present FROM outbox.subscriptions s WHERE s.id = wanted FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE no_data_found USING MESSAGE = format('there is no subscription %s', wanted);
+  ELSIF new_secret IS NULL THEN
+    RAISE invalid_parameter_value USING MESSAGE = 'new_secret is null; to stop signing, set the column secret to null';
+  ELSIF new_secret = present THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('new_secret is the secret that subscription %s already has', wanted);
+  ELSIF overlap IS NULL OR overlap < '0' THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('overlap is %s; it may be 0, which ends the old secret at once, or longer', coalesce(overlap::text, 'null'));
+  END IF;
+  UPDATE outbox.subscriptions s SET secret = new_secret,
+    previous_secret = CASE WHEN overlap > '0' THEN present END,
+    previous_secret_expires_at = CASE WHEN overlap > '0' AND present IS NOT NULL THEN now() + overlap END
+  WHERE s.id = wanted;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.rotate_secret IS 'Gives a subscription a new secret; for the overlap the old one signs as well.';
+
+-- What events there are, for people and tools. Applications may publish others.
+CREATE TABLE outbox.event_types (
+  name        text NOT NULL,
+  number      int,
+  description text NOT NULL DEFAULT '',
+  schema      jsonb,
+  CONSTRAINT event_types_pkey PRIMARY KEY (name),
+  CONSTRAINT event_types_number_is_unique UNIQUE (number),
+  CONSTRAINT event_types_name_is_a_dotted_name CHECK (name ~ '^[!-)+-~]{1,255}$'),
+  CONSTRAINT event_types_number_is_not_negative CHECK (number >= 0),
+  CONSTRAINT event_types_description_is_at_most_10_kb CHECK (octet_length(description) <= 10240),
+  -- JSON Schema (draft 2020-12, section 4.3): an object or a boolean.
+  CONSTRAINT event_types_schema_is_an_object_or_boolean CHECK (jsonb_typeof(schema) IN ('object', 'boolean')),
+  CONSTRAINT event_types_schema_is_at_most_1_mb CHECK (octet_length(schema::text) <= 1048576)
+);
+
+COMMENT ON TABLE outbox.event_types IS 'The events that applications publish. number is for those who know types by number; schema is the payload''s JSON Schema.';
+
 -- ---------------------------------------------------------------------------------------------------
 -- The relay's own: checkpoint, routing view, queue, attempts, dead letters.
 -- ---------------------------------------------------------------------------------------------------
@@ -388,6 +498,7 @@ CREATE TABLE outbox.routing (
   tenant          text    NOT NULL,
   event_types     text[]  NOT NULL,
   filters         jsonb   NOT NULL,
+  ordering        text    NOT NULL,
   is_active       boolean NOT NULL,
   revision        int     NOT NULL,
   CONSTRAINT routing_pkey PRIMARY KEY (subscription_id)
@@ -414,7 +525,12 @@ CREATE TABLE outbox.deliveries (
   attempts        int         NOT NULL DEFAULT 0,
   -- Attempts since the delivery was made or last redelivered: what max_retries bounds.
   round           int         NOT NULL DEFAULT 0,
+  -- 'infinity': held behind an earlier delivery of the same sequence.
   next_attempt_at timestamptz NOT NULL,
+  -- Deliveries of a subscription with the same sequence go out one after the other; null: they may overtake.
+  sequence        text,
+  -- The request that it failed in together with others; they are tried again together.
+  batch           uuid,
   lease_owner     text,
   last_attempt_at timestamptz,
   last_status     int,
@@ -422,7 +538,11 @@ CREATE TABLE outbox.deliveries (
   CONSTRAINT deliveries_pkey PRIMARY KEY (id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX deliveries_due ON outbox.deliveries (subscription_id, next_attempt_at);
+CREATE INDEX deliveries_sequence ON outbox.deliveries (subscription_id, sequence, commit_lsn, commit_index)
+  WHERE sequence IS NOT NULL;
 CREATE INDEX deliveries_leased ON outbox.deliveries (lease_owner) WHERE lease_owner IS NOT NULL;
+-- What a replay put there has no position of its own; only so much of it may wait at a time.
+CREATE INDEX deliveries_replayed ON outbox.deliveries (subscription_id) WHERE commit_lsn = '0/0';
 
 CREATE TABLE outbox.dead_letters (
   id              uuid        NOT NULL,
@@ -448,6 +568,43 @@ CREATE TABLE outbox.dead_letters (
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id)
 );
 CREATE INDEX dead_letters_subscription ON outbox.dead_letters (subscription_id, died_at);
+
+-- Requests to send past events again, and how far the relay is with them. Written by outbox.replay().
+CREATE TABLE outbox.replays (
+  id              uuid        NOT NULL DEFAULT outbox.uuidv7(),
+  number          bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+  subscription_id uuid        NOT NULL,
+  since           timestamptz NOT NULL,
+  until           timestamptz,
+  only_failed     boolean     NOT NULL DEFAULT false,
+  backfill        boolean     NOT NULL DEFAULT false,
+  state           text        NOT NULL DEFAULT 'waiting',
+  requested_at    timestamptz NOT NULL DEFAULT now(),
+  requested_lsn   pg_lsn      NOT NULL DEFAULT pg_current_wal_insert_lsn(),
+  last_event_id   uuid,
+  matched         bigint      NOT NULL DEFAULT 0,
+  queued          bigint      NOT NULL DEFAULT 0,
+  error           text,
+  finished_at     timestamptz,
+  CONSTRAINT replays_pkey PRIMARY KEY (id),
+  CONSTRAINT replays_state_is_known CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+  CONSTRAINT replays_range_is_finite CHECK (isfinite(since) AND isfinite(until)),
+  CONSTRAINT replays_since_is_before_until CHECK (since < until),
+  CONSTRAINT replays_until_is_given_but_for_a_backfill CHECK (until IS NOT NULL OR backfill)
+);
+CREATE INDEX replays_unfinished ON outbox.replays (subscription_id, number) WHERE state IN ('waiting', 'running');
+
+COMMENT ON TABLE outbox.replays IS 'Requests to send past events to a subscription again, and how far they are.';
+COMMENT ON COLUMN outbox.replays.number IS 'Replays of one subscription run one after the other in this order.';
+COMMENT ON COLUMN outbox.replays.since IS 'Events are chosen by their created_at, from since to before until.';
+COMMENT ON COLUMN outbox.replays.until IS 'Null for a backfill that has not begun: it ends where live delivery began.';
+COMMENT ON COLUMN outbox.replays.only_failed IS 'Only what is in outbox.dead_letters.';
+COMMENT ON COLUMN outbox.replays.backfill IS 'Only what the subscription never got: asked for with backfill_from.';
+COMMENT ON COLUMN outbox.replays.requested_lsn IS 'It begins when everything before is recorded, so that nothing is replayed while it is still under way.';
+COMMENT ON COLUMN outbox.replays.last_event_id IS 'Events are taken in the order of their ids; those up to this one are done.';
+COMMENT ON COLUMN outbox.replays.matched IS 'Events so far that the subscription takes.';
+COMMENT ON COLUMN outbox.replays.queued IS 'Of those, the ones that were put into the queue; the others were waiting in it already, or a backfill left them out.';
+COMMENT ON COLUMN outbox.replays.error IS 'Why it failed.';
 
 -- One row an attempt, append only. It is narrow because every delivery pays for it: what was sent is put
 -- together again from the event and the subscription's revision (outbox.calls). The delivery and event ids
@@ -486,10 +643,15 @@ CREATE TABLE outbox.subscription_totals (
   CONSTRAINT subscription_totals_pkey PRIMARY KEY (subscription_id)
 ) WITH (fillfactor = 50);
 
+-- Written out, because it runs for every subscription of every record transaction: as an expression it is inlined.
 CREATE FUNCTION outbox.add_counts(a bigint[], b bigint[]) RETURNS bigint[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-  SELECT array_agg(coalesce(x, 0) + coalesce(y, 0) ORDER BY i) FROM unnest(a, b) WITH ORDINALITY AS c(x, y, i)
+  SELECT ARRAY[
+    a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5],
+    a[6] + b[6], a[7] + b[7], a[8] + b[8], a[9] + b[9], a[10] + b[10],
+    a[11] + b[11], a[12] + b[12], a[13] + b[13], a[14] + b[14], a[15] + b[15],
+    a[16] + b[16], a[17] + b[17], a[18] + b[18], a[19] + b[19], a[20] + b[20]]
 $$;
 
 -- The upper bound, in milliseconds, of the histogram's element in which the given share is reached.
@@ -615,42 +777,130 @@ AS $$
   FROM jsonb_each(headers)
 $$;
 
--- One row an attempt, with the request as it was sent: the signature itself is not kept.
+CREATE FUNCTION outbox.rfc3339(at timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
+
+-- Percent-encodes the UTF-8 of every character that is not in the given class of a regular expression.
+CREATE FUNCTION outbox.percent_encode(value text, keep text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT CASE WHEN value ~ ('^[' || keep || ']*$') THEN value ELSE (
+    SELECT string_agg(CASE WHEN c ~ ('[' || keep || ']') THEN c
+             ELSE regexp_replace(upper(encode(convert_to(c, 'UTF8'), 'hex')), '(..)', '%\1', 'g') END, '' ORDER BY n)
+    FROM regexp_split_to_table(value, '') WITH ORDINALITY AS t(c, n)) END
+$$;
+
+-- The attributes of an event as CloudEvents 1.0.2; those that it doesn't have are left out.
+CREATE FUNCTION outbox.cloudevent(delivery_id uuid, e outbox.emitted_events, committed_at timestamptz) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT jsonb_strip_nulls(jsonb_build_object(
+    'specversion', '1.0', 'id', delivery_id,
+    'source', coalesce(outbox.percent_encode(regexp_replace((e).source, '%(?![0-9A-Fa-f]{2})', '%25', 'g'),
+      'A-Za-z0-9._~:/?#@!$&''()*+,;=%-'), 'walhook'), 'type', (e).type,
+    'time', outbox.rfc3339(committed_at), 'subject', (e).key, 'datacontenttype', 'application/json',
+    'correlationid', (e).correlation_id, 'tenant', nullif((e).tenant, ''),
+    'traceparent', CASE WHEN jsonb_typeof((e).headers -> 'traceparent') = 'string' THEN (e).headers ->> 'traceparent' END,
+    'tracestate', CASE WHEN jsonb_typeof((e).headers -> 'traceparent') = 'string'
+                        AND jsonb_typeof((e).headers -> 'tracestate') = 'string' THEN (e).headers ->> 'tracestate' END))
+$$;
+
+-- The body of a request, of a batch the element that this delivery is.
+CREATE FUNCTION outbox.sent_payload(format text, version int, delivery_id uuid, e outbox.emitted_events, committed_at timestamptz, attempt int)
+RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT CASE
+    WHEN (e).type IS NULL THEN NULL -- the event is no longer kept
+    WHEN format IN ('raw', 'cloudevents-binary') THEN (e).payload
+    WHEN format = 'standard' THEN jsonb_build_object('type', (e).type, 'timestamp', outbox.rfc3339(committed_at), 'data', (e).payload)
+    WHEN format = 'cloudevents' THEN outbox.cloudevent(delivery_id, e, committed_at) || jsonb_build_object('data', (e).payload)
+    ELSE jsonb_build_object('event_type', (e).type, 'event_data', (e).payload, 'webhook_id', delivery_id,
+           'timestamp', outbox.rfc3339(committed_at), 'attempt', attempt)
+      || CASE WHEN version = 2 THEN jsonb_build_object('version', 2, 'event_id', (e).id, 'key', (e).key, 'tenant', (e).tenant,
+           'source', (e).source, 'correlation_id', (e).correlation_id, 'created_at', outbox.rfc3339((e).created_at)) ELSE '{}' END END
+$$;
+
+-- The headers that a signature scheme adds, with or without a secret, but for the signature itself, which is not kept.
+CREATE FUNCTION outbox.signature_headers(signature text, signed boolean, delivery_id uuid, type text, attempted_at timestamptz) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT CASE
+      WHEN signature IN ('standard', 'standard-ed25519') THEN jsonb_build_object('webhook-id', delivery_id, 'webhook-timestamp', seconds)
+      WHEN signature = 'github' THEN jsonb_build_object('X-GitHub-Event', type, 'X-GitHub-Delivery', delivery_id)
+      WHEN signature = 'shopify' THEN jsonb_build_object('X-Shopify-Topic', type, 'X-Shopify-Webhook-Id', delivery_id,
+        'X-Shopify-Shop-Domain', 'walhook', 'X-Shopify-API-Version', '1')
+      WHEN signature = 'slack' THEN jsonb_build_object('X-Slack-Request-Timestamp', seconds)
+      ELSE '{}' END
+    || CASE WHEN NOT signed THEN '{}' ELSE CASE signature
+      WHEN 'sha256' THEN jsonb_build_object('X-Webhook-Signature', 'sha256=[redacted]')
+      WHEN 'standard' THEN jsonb_build_object('webhook-signature', 'v1,[redacted]')
+      WHEN 'standard-ed25519' THEN jsonb_build_object('webhook-signature', 'v1a,[redacted]')
+      WHEN 'github' THEN jsonb_build_object('X-Hub-Signature-256', 'sha256=[redacted]')
+      WHEN 'stripe' THEN jsonb_build_object('Stripe-Signature', 't=' || seconds || ',v1=[redacted]')
+      WHEN 'shopify' THEN jsonb_build_object('X-Shopify-Hmac-Sha256', '[redacted]')
+      WHEN 'slack' THEN jsonb_build_object('X-Slack-Signature', 'v0=[redacted]')
+      ELSE '{}' END END
+  FROM (SELECT floor(extract(epoch FROM attempted_at))::bigint::text) AS t(seconds)
+$$;
+
+-- The headers that a format has: its content type, and the attributes of CloudEvents' binary mode (HTTP binding,
+-- section 3.1.3).
+CREATE FUNCTION outbox.format_headers(format text, batch_size int, delivery_id uuid, e outbox.emitted_events, committed_at timestamptz) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT jsonb_build_object('Content-Type', CASE
+      WHEN format = 'cloudevents' AND batch_size > 1 THEN 'application/cloudevents-batch+json'
+      WHEN format = 'cloudevents' THEN 'application/cloudevents+json'
+      ELSE 'application/json' END)
+    || CASE WHEN format = 'cloudevents-binary' THEN (
+         SELECT coalesce(jsonb_object_agg('ce-' || key, outbox.percent_encode(value, '!#$&-~')), '{}')
+         FROM jsonb_each_text(outbox.cloudevent(delivery_id, e, committed_at) - 'datacontenttype')) ELSE '{}' END
+$$;
+
+-- One row an attempt, with the request as it was sent. Of a batch each delivery has its row, with the element that it
+-- was; the id of the batch as a whole is not kept, nor is any signature.
 CREATE VIEW outbox.calls AS
 SELECT a.delivery_id, a.event_id, a.subscription_id, a.attempt,
        r.url,
        'POST'::text AS method,
-       outbox.redact_headers(r.headers) || jsonb_build_object(
-         'Content-Type', 'application/json', 'User-Agent', 'walhook/' || ep.version,
-         'X-Webhook-Event', e.type, 'X-Webhook-ID', a.delivery_id, 'X-Webhook-Attempt', a.attempt::text)
-         || CASE WHEN r.signed AND r.signature = 'sha256' THEN '{"X-Webhook-Signature": "sha256=[redacted]"}' ELSE '{}' END::jsonb
-         || CASE WHEN e.headers ? 'traceparent' THEN jsonb_build_object('Traceparent', e.headers -> 'traceparent') ELSE '{}' END
+       outbox.redact_headers(r.headers)
+         || outbox.format_headers(r.payload_format, r.batch_size, a.delivery_id, e, a.committed_at)
+         || jsonb_build_object('User-Agent', 'walhook/' || ep.version,
+              'X-Webhook-Event', (e).type, 'X-Webhook-ID', a.delivery_id, 'X-Webhook-Attempt', a.attempt::text)
+         || outbox.signature_headers(r.signature, r.signed, a.delivery_id, (e).type, a.attempted_at)
+         || CASE WHEN r.batch_size = 1 AND jsonb_typeof((e).headers -> 'traceparent') = 'string' THEN
+              jsonb_build_object('Traceparent', (e).headers -> 'traceparent')
+              || CASE WHEN jsonb_typeof((e).headers -> 'tracestate') = 'string'
+                   THEN jsonb_build_object('Tracestate', (e).headers -> 'tracestate') ELSE '{}' END
+            ELSE '{}' END
          AS request_headers,
-       CASE WHEN r.payload_format = 'raw' THEN e.payload
-            WHEN e.type IS NOT NULL THEN jsonb_build_object(
-              'event_type', e.type, 'event_data', e.payload, 'webhook_id', a.delivery_id,
-              'timestamp', to_char(a.committed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'attempt', a.attempt)
-       END AS payload,
+       outbox.sent_payload(r.payload_format, r.payload_version, a.delivery_id, e, a.committed_at, a.attempt) AS payload,
        a.status::int AS status, a.response_body, a.duration_us / 1000.0::double precision AS duration_ms, a.error, a.attempted_at
 FROM outbox.attempts a
 LEFT JOIN outbox.subscription_revisions r ON r.revision = a.revision
 LEFT JOIN LATERAL (SELECT version FROM outbox.epochs ep WHERE ep.epoch = a.epoch ORDER BY started_at DESC LIMIT 1) ep ON true
 LEFT JOIN LATERAL (
-  SELECT type, payload, headers FROM outbox.events WHERE id = a.event_id
-  UNION ALL
-  SELECT type, payload, headers FROM outbox.emitted_events WHERE id = a.event_id
-  LIMIT 1) AS e ON true;
+  SELECT ROW(v.*)::outbox.emitted_events AS e FROM (
+    SELECT id, type, payload, key, tenant, source, correlation_id, headers, created_at, NULL::uuid AS only_for FROM outbox.events WHERE id = a.event_id
+    UNION ALL
+    SELECT id, type, payload, key, tenant, source, correlation_id, headers, created_at, only_for FROM outbox.emitted_events WHERE id = a.event_id) v
+  LIMIT 1) AS event ON true;
 
 COMMENT ON VIEW outbox.calls IS 'One row an attempt: what was sent where, and what came back.';
 
 CREATE VIEW outbox.queue AS
 SELECT d.id AS delivery_id, d.event_id, d.subscription_id, s.name AS subscription, d.type, d.key, d.tenant, d.attempts,
-       CASE WHEN d.lease_owner IS NULL OR d.next_attempt_at <= now() THEN 'waiting' ELSE 'in flight' END AS state,
-       d.next_attempt_at, d.last_attempt_at, d.last_status, d.last_error, d.committed_at
+       CASE WHEN d.lease_owner IS NOT NULL AND d.next_attempt_at > now() THEN 'in flight'
+            WHEN s.id IS NULL OR NOT s.is_active OR s.status <> 'valid' OR s.verification <> 'none' AND s.verified_at IS NULL THEN 'inactive'
+            WHEN d.next_attempt_at = 'infinity' THEN 'held'
+            ELSE 'waiting' END AS state,
+       nullif(d.next_attempt_at, 'infinity') AS next_attempt_at, d.last_attempt_at, d.last_status, d.last_error, d.committed_at
 FROM outbox.deliveries d
 LEFT JOIN outbox.subscriptions s ON s.id = d.subscription_id;
 
-COMMENT ON VIEW outbox.queue IS 'Deliveries that wait: for their next attempt, or for the end of one in flight.';
+COMMENT ON VIEW outbox.queue IS 'Deliveries that wait: for their next attempt, for the end of one in flight, held behind an earlier one, or for their subscription to be active, valid and verified.';
 
 CREATE VIEW outbox.subscription_stats AS
 SELECT s.id AS subscription_id,
@@ -674,6 +924,7 @@ COMMENT ON VIEW outbox.subscription_stats IS 'Attempts and their results, one ro
 -- Sends a delivery again, with the same id: a dead letter, one that waits (a lease that has run out counts for
 -- nothing), or one that succeeded and whose event is still kept. Attempts go on counting; retries begin anew.
 -- When two ask at the same time, the second waits for the first and finds its row where there was none before.
+-- It takes SELECT on outbox.subscriptions, and rights to read and write the tables below.
 CREATE FUNCTION outbox.redeliver(delivery_id uuid) RETURNS uuid
 LANGUAGE plpgsql
 AS $$
@@ -682,9 +933,9 @@ DECLARE
   past   record;
 BEGIN
   UPDATE outbox.deliveries d SET next_attempt_at = now(), round = 0, lease_owner = NULL
-  WHERE d.id = wanted AND (d.lease_owner IS NULL OR d.next_attempt_at <= now());
+  WHERE d.id = wanted AND (d.lease_owner IS NULL OR d.next_attempt_at <= now()) AND d.next_attempt_at <> 'infinity';
   IF NOT FOUND AND EXISTS (SELECT FROM outbox.deliveries d WHERE d.id = wanted) THEN
-    RAISE EXCEPTION 'delivery % is being attempted right now', wanted;
+    PERFORM outbox.refuse_redelivery(wanted);
   ELSIF NOT FOUND THEN
     WITH dead AS (DELETE FROM outbox.dead_letters d WHERE d.id = wanted RETURNING d.*)
     INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id,
@@ -703,13 +954,21 @@ BEGIN
         headers, emitted, created_at, committed_at, commit_lsn, commit_index, attempts, next_attempt_at, last_attempt_at, last_status)
       SELECT wanted, past.subscription_id, e.id, e.type, e.payload::text, e.key, e.tenant, e.source, e.correlation_id,
         e.headers::text, e.emitted, e.created_at, past.committed_at, '0/0', 0, past.attempt, now(), past.attempted_at, past.status
-      FROM (SELECT *, false AS emitted FROM outbox.events WHERE id = past.event_id
-            UNION ALL SELECT *, true FROM outbox.emitted_events WHERE id = past.event_id) e
+      FROM (SELECT id, type, payload, key, tenant, source, correlation_id, headers, created_at, false AS emitted
+              FROM outbox.events WHERE id = past.event_id
+            UNION ALL
+            SELECT id, type, payload, key, tenant, source, correlation_id, headers, created_at, true
+              FROM outbox.emitted_events WHERE id = past.event_id) e
       ON CONFLICT (id) DO UPDATE SET id = excluded.id;
       IF NOT FOUND THEN
         RAISE no_data_found USING MESSAGE = format('the event %s of delivery %s is no longer kept', past.event_id, wanted);
       END IF;
     END IF;
+  END IF;
+  SELECT d.subscription_id INTO past FROM outbox.deliveries d
+  WHERE d.id = wanted AND NOT EXISTS (SELECT FROM outbox.subscriptions s WHERE s.id = d.subscription_id);
+  IF FOUND THEN -- undoes what was done above
+    RAISE no_data_found USING MESSAGE = format('the subscription %s of delivery %s was deleted: there is nowhere to send it', past.subscription_id, wanted);
   END IF;
   PERFORM pg_notify('walhook', 'queue');
   RETURN wanted;
@@ -717,3 +976,122 @@ END
 $$;
 
 COMMENT ON FUNCTION outbox.redeliver IS 'Sends a delivery again under the same id, now.';
+
+-- Says why a delivery in the queue cannot be sent now.
+CREATE FUNCTION outbox.refuse_redelivery(wanted uuid) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  earlier uuid;
+BEGIN
+  SELECT first.id INTO earlier
+  FROM outbox.deliveries d
+  CROSS JOIN LATERAL (
+    SELECT f.id FROM outbox.deliveries f
+    WHERE f.subscription_id = d.subscription_id AND f.sequence = d.sequence
+    ORDER BY f.commit_lsn, f.commit_index LIMIT 1) AS first
+  WHERE d.id = wanted AND d.next_attempt_at = 'infinity' AND first.id <> wanted;
+  IF FOUND THEN
+    RAISE object_not_in_prerequisite_state
+      USING MESSAGE = format('delivery %s is held behind delivery %s, which must go first: redeliver that one', wanted, earlier);
+  END IF;
+  RAISE object_in_use USING MESSAGE = format('delivery %s is being attempted right now', wanted);
+END
+$$;
+
+-- Sends a made-up event to one subscription, which nobody else gets: at once, and once. Whether it is active is all
+-- that counts; its event types and filters don't.
+CREATE FUNCTION outbox.send_test(subscription_id uuid, event_type text DEFAULT 'webhook.test', test_data jsonb DEFAULT '{"test": true}')
+RETURNS uuid
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  wanted       uuid := subscription_id;
+  subscription outbox.subscriptions;
+  event        uuid := outbox.uuidv7();
+  delivery     uuid := outbox.delivery_id(event, subscription_id);
+  data         jsonb := coalesce(test_data, 'null');
+BEGIN
+  SELECT s.* INTO subscription FROM outbox.subscriptions s WHERE s.id = wanted;
+  IF NOT FOUND THEN
+    RAISE no_data_found USING MESSAGE = format('there is no subscription %s', wanted);
+  ELSIF NOT subscription.is_active THEN
+    RAISE object_not_in_prerequisite_state
+      USING MESSAGE = format('subscription %s is not active: run outbox.activate(%L) first', wanted, wanted);
+  ELSIF subscription.status <> 'valid' THEN
+    RAISE object_not_in_prerequisite_state
+      USING MESSAGE = format('subscription %s is invalid, mend it first: %s', wanted, subscription.status_reason);
+  ELSIF subscription.verification <> 'none' AND subscription.verified_at IS NULL THEN
+    RAISE object_not_in_prerequisite_state
+      USING MESSAGE = format('the receiver of subscription %s has not agreed yet: %s', wanted, coalesce(subscription.verification_error, 'it has not been asked'));
+  ELSIF event_type IS NULL OR event_type !~ '^[!-)+-~]{1,255}$' THEN
+    RAISE check_violation USING MESSAGE = format('event type %L is not a dotted name of 1 to 255 printable ASCII characters without spaces and *', left(event_type, 300));
+  ELSIF octet_length(data::text) > 10485760 THEN
+    RAISE check_violation USING MESSAGE = 'test_data has more than 10 MB (10485760 bytes) of JSON text';
+  END IF;
+  INSERT INTO outbox.emitted_events (id, type, payload, tenant, source, only_for)
+  VALUES (event, event_type, data, subscription.tenant, 'walhook', wanted);
+  -- A delivery whose rounds are used up fails for good at its first failure.
+  INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, tenant, source, headers, emitted,
+    created_at, committed_at, commit_lsn, commit_index, round, next_attempt_at)
+  VALUES (delivery, wanted, event, event_type, data::text, subscription.tenant, 'walhook', '{}', true,
+    now(), now(), '0/0', 0, 10, now());
+  PERFORM pg_notify('walhook', 'queue');
+  RETURN delivery;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.send_test IS 'Sends a made-up event to one subscription, without retries, and returns the delivery''s id.';
+
+-- Asks the relay to send past events again. The subscription's event types and filters decide as they are now. Its
+-- row is touched, which locks it and lets the checkpoint move past the request even when nothing else happens.
+-- It takes SELECT and UPDATE on outbox.subscriptions, and INSERT and SELECT on outbox.replays.
+CREATE FUNCTION outbox.replay(subscription_id uuid, since timestamptz, until timestamptz DEFAULT now(), only_failed boolean DEFAULT false)
+RETURNS uuid
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  wanted uuid := subscription_id;
+  ends   timestamptz := coalesce(until, now());
+  replay uuid;
+BEGIN
+  IF since IS NULL OR NOT isfinite(since) OR NOT isfinite(ends) THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('since is %s and until is %s; both must be moments in time', coalesce(since::text, 'null'), ends);
+  ELSIF since > now() OR ends > now() + interval '1 minute' THEN -- clocks differ a little
+    RAISE invalid_parameter_value USING MESSAGE = format('%s lies in the future: only what has happened can be replayed', greatest(since, ends));
+  ELSIF since >= ends THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('since (%s) must be before until (%s)', since, ends);
+  END IF;
+  UPDATE outbox.subscriptions s SET name = s.name WHERE s.id = wanted;
+  IF NOT FOUND THEN
+    RAISE no_data_found USING MESSAGE = format('there is no subscription %s', wanted);
+  END IF;
+  INSERT INTO outbox.replays (subscription_id, since, until, only_failed)
+  VALUES (wanted, since, ends, coalesce(only_failed, false)) RETURNING id INTO replay;
+  PERFORM pg_notify('walhook', 'replay');
+  RETURN replay;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.replay IS 'Sends events of the past to a subscription again, or only those that failed; outbox.replays shows how far it is.';
+
+CREATE FUNCTION outbox.cancel_replay(id uuid) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  wanted uuid := id;
+  ended  text;
+BEGIN
+  UPDATE outbox.replays r SET state = 'failed', error = 'cancelled', finished_at = now()
+  WHERE r.id = wanted AND r.state IN ('waiting', 'running');
+  IF NOT FOUND THEN
+    SELECT r.state INTO ended FROM outbox.replays r WHERE r.id = wanted;
+    IF NOT FOUND THEN
+      RAISE no_data_found USING MESSAGE = format('there is no replay %s: outbox.replays lists them', wanted);
+    END IF;
+    RAISE object_not_in_prerequisite_state USING MESSAGE = format('replay %s is over, its state is %s', wanted, ended);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION outbox.cancel_replay IS 'Ends a replay. What it has put into the queue stays there.';
