@@ -23,12 +23,18 @@ import (
 // that an event's cost grows with what matches and hardly with what exists. Put and Delete cost what the
 // one rule is large.
 type Table struct {
-	rules   map[uuid.UUID][]place // no places: inactive or invalid
+	rules   map[uuid.UUID]rule
 	invalid map[uuid.UUID]string
 	buckets map[selector]*bucket
 	cohorts map[cohortKey]*cohort
 	filters map[string]*sharedFilter // by text
 	event   document                 // scratch of Match
+}
+
+// rule is what is kept of a subscription's rule.
+type rule struct {
+	places   []place // none: inactive or invalid
+	ordering delivery.Ordering
 }
 
 // place is where a cohort keeps a subscription's id.
@@ -52,7 +58,7 @@ type sharedFilter struct {
 // New returns an empty table.
 func New() *Table {
 	return &Table{
-		rules:   map[uuid.UUID][]place{},
+		rules:   map[uuid.UUID]rule{},
 		invalid: map[uuid.UUID]string{},
 		buckets: map[selector]*bucket{},
 		cohorts: map[cohortKey]*cohort{},
@@ -71,7 +77,7 @@ func (t *Table) Invalid() map[uuid.UUID]string { return maps.Clone(t.invalid) }
 // nothing, and what it replaced matches nothing any more either. An inactive rule is checked too.
 func (t *Table) Put(r delivery.Rule) error {
 	t.Delete(r.SubscriptionID)
-	t.rules[r.SubscriptionID] = nil
+	t.rules[r.SubscriptionID] = rule{ordering: r.Ordering}
 	filter, selectors, err := t.compile(&r)
 	if err != nil {
 		t.invalid[r.SubscriptionID] = err.Error()
@@ -86,7 +92,7 @@ func (t *Table) Put(r delivery.Rule) error {
 		places[i] = place{c, len(c.ids)}
 		c.ids = append(c.ids, r.SubscriptionID)
 	}
-	t.rules[r.SubscriptionID] = places
+	t.rules[r.SubscriptionID] = rule{places, r.Ordering}
 	return nil
 }
 
@@ -129,7 +135,7 @@ func (t *Table) cohort(b *bucket, filter *sharedFilter) *cohort {
 
 // Delete removes a subscription's rule. There need not be one.
 func (t *Table) Delete(id uuid.UUID) {
-	for _, p := range t.rules[id] {
+	for _, p := range t.rules[id].places {
 		t.remove(p)
 	}
 	delete(t.rules, id)
@@ -143,7 +149,7 @@ func (t *Table) remove(p place) {
 	moved := c.ids[last]
 	c.ids[p.at] = moved
 	c.ids = c.ids[:last]
-	places := t.rules[moved]
+	places := t.rules[moved].places
 	for i := range places {
 		if places[i].cohort == c {
 			places[i].at = p.at
@@ -165,6 +171,9 @@ func (t *Table) removeCohort(c *cohort) {
 		delete(t.filters, c.filter.text)
 	}
 }
+
+// Ordering is what a subscription's rule promises about order.
+func (t *Table) Ordering(id uuid.UUID) delivery.Ordering { return t.rules[id].ordering }
 
 // Match appends the ids of the active subscriptions that get the event, each once, in the order of their
 // ids. The event's payload is JSON text as jsonb writes it. Nothing is allocated except room in dst and

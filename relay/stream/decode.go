@@ -35,7 +35,7 @@ const (
 // required names the columns without which a table cannot be read.
 var required = map[tableKind][]string{
 	eventsTable:        {"id", "type", "payload", "key", "tenant", "source", "correlation_id", "headers", "created_at"},
-	subscriptionsTable: {"id", "tenant", "event_types", "filters", "is_active", "revision"},
+	subscriptionsTable: {"id", "tenant", "event_types", "filters", "ordering", "is_active", "revision"},
 }
 
 // Tables names the published tables by OID, so that a table of the same name is not taken for them.
@@ -296,9 +296,10 @@ func (d *Decoder) change(rel *relation, kind byte) (*delivery.Change, error) {
 	}
 	return &delivery.Change{Rule: delivery.Rule{
 		SubscriptionID: id, Revision: revision, EventTypes: types,
-		Tenant:  string(rel.text(row, "tenant")),
-		Filters: append([]byte(nil), rel.text(row, "filters")...),
-		Active:  rel.get(row, "is_active").bool(),
+		Tenant:   string(rel.text(row, "tenant")),
+		Filters:  append([]byte(nil), rel.text(row, "filters")...),
+		Ordering: delivery.Ordering(rel.text(row, "ordering")),
+		Active:   rel.get(row, "is_active").bool(),
 	}}, nil
 }
 

@@ -56,8 +56,8 @@ func line(i delivery.Item) string {
 		return fmt.Sprintf("%v deleted %s", i.Position, i.Change.Rule.SubscriptionID)
 	case i.Change != nil:
 		r := i.Change.Rule
-		return fmt.Sprintf("%v changed %s to revision %d, tenant %s, %q, filters %s, active %t",
-			i.Position, r.SubscriptionID, r.Revision, r.Tenant, r.EventTypes, r.Filters, r.Active)
+		return fmt.Sprintf("%v changed %s to revision %d, tenant %s, %q, filters %s, ordering %s, active %t",
+			i.Position, r.SubscriptionID, r.Revision, r.Tenant, r.EventTypes, r.Filters, r.Ordering, r.Active)
 	}
 	return fmt.Sprintf("%v end", i.Position)
 }
@@ -90,7 +90,7 @@ func TestSequences(t *testing.T) {
 			commit(0x100, 0x130, committedAt),
 		}, []string{
 			"0/100+1 event " + one.String() + ` patient.created {"n": 1}`,
-			"0/100+2 changed " + two.String() + ` to revision 7, tenant acme, ["patient.*" "payment.made"], filters {"department": "cardiology"}, active true`,
+			"0/100+2 changed " + two.String() + ` to revision 7, tenant acme, ["patient.*" "payment.made"], filters {"department": "cardiology"}, ordering key, active true`,
 			"0/100+3 event " + three.String() + ` patient.created {"n": 2}`,
 			"0/130+0 end",
 		}},
@@ -120,7 +120,7 @@ func TestSequences(t *testing.T) {
 			update(subscriptionsOID, subscriptionRow(two, 7, filters, "a"), subscriptionRow(two, 8, unchanged{}, "b")),
 			commit(0x100, 0x130, committedAt),
 		}, []string{
-			"0/100+1 changed " + two.String() + ` to revision 8, tenant acme, ["b"], filters {"department": "cardiology"}, active true`,
+			"0/100+1 changed " + two.String() + ` to revision 8, tenant acme, ["b"], filters {"department": "cardiology"}, ordering key, active true`,
 			"0/130+0 end",
 		}},
 
@@ -167,8 +167,8 @@ func TestSequences(t *testing.T) {
 		{"a lost column that is not needed", delivery.Position{}, [][]byte{
 			announce(subscriptionsOID, "subscriptions", append([]columnType{}, append(subscriptionColumns[:2:2], subscriptionColumns[3:]...)...)),
 			begin(0x100, committedAt),
-			insert(subscriptionsOID, tuple(two, "", texts(), jsonb("{}"), false, 1)),
-		}, []string{"0/100+1 changed " + two.String() + ` to revision 1, tenant , [], filters {}, active false`}},
+			insert(subscriptionsOID, tuple(two, "", texts(), jsonb("{}"), "key", false, 1)),
+		}, []string{"0/100+1 changed " + two.String() + ` to revision 1, tenant , [], filters {}, ordering key, active false`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.Equal(t, c.want, decode(t, started(t, c.skip), c.messages...))
@@ -255,9 +255,9 @@ func TestUnreadableMessages(t *testing.T) {
 		{"lost column of subscriptions", "table outbox.subscriptions has lost its column filters", announce(subscriptionsOID, "subscriptions", without(subscriptionColumns, "filters"))},
 		{"event without an id", "read event at 0/100+1: column id", insert(eventsOID, tuple(null{}, "x", jsonb("{}"), null{}, "", null{}, null{}, jsonb("{}"), createdAt))},
 		{"event of a retyped time", "column created_at: timestamp of 3 bytes", insert(eventsOID, tuple(one, "x", jsonb("{}"), null{}, "", null{}, null{}, jsonb("{}"), "now"))},
-		{"subscription of a retyped array", "column event_types: array of 2 dimensions", insert(subscriptionsOID, tuple(two, "", "", []byte(badArray), jsonb("{}"), true, 1))},
-		{"subscription of a textual array", "column event_types: array in format 't'", insert(subscriptionsOID, tuple(two, "", "", text("{}"), jsonb("{}"), true, 1))},
-		{"subscription of a retyped revision", "column revision: integer of 1 bytes", insert(subscriptionsOID, tuple(two, "", "", texts(), jsonb("{}"), true, "1"))},
+		{"subscription of a retyped array", "column event_types: array of 2 dimensions", insert(subscriptionsOID, tuple(two, "", "", []byte(badArray), jsonb("{}"), "key", true, 1))},
+		{"subscription of a textual array", "column event_types: array in format 't'", insert(subscriptionsOID, tuple(two, "", "", text("{}"), jsonb("{}"), "key", true, 1))},
+		{"subscription of a retyped revision", "column revision: integer of 1 bytes", insert(subscriptionsOID, tuple(two, "", "", texts(), jsonb("{}"), "key", true, "1"))},
 		{"column of an unknown kind", "column of unknown kind 'x'", insert(eventsOID, wire{}.u16(1).u8('x'))},
 		{"row version of an unknown kind", "row version of unknown kind 'Q'", wire{'I'}.u32(eventsOID).u8('Q').raw(tuple(1))},
 	} {

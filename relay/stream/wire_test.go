@@ -65,7 +65,7 @@ var eventColumns = []columnType{{"id", oidUUID}, {"type", oidText}, {"payload", 
 	{"source", oidText}, {"correlation_id", oidText}, {"headers", oidJSONB}, {"created_at", oidTimestamptz}}
 
 var subscriptionColumns = []columnType{{"id", oidUUID}, {"tenant", oidText}, {"name", oidText}, {"event_types", oidTextArray},
-	{"filters", oidJSONB}, {"is_active", oidBool}, {"revision", oidInt4}}
+	{"filters", oidJSONB}, {"ordering", oidText}, {"is_active", oidBool}, {"revision", oidInt4}}
 
 // announce is the message that comes before a table's first row.
 func announce(oid int, name string, columns []columnType) []byte {
@@ -153,5 +153,5 @@ func eventRow(id uuid.UUID, kind, payload string) wire {
 
 // subscriptionRow is a row of outbox.subscriptions.
 func subscriptionRow(id uuid.UUID, revision int, filters any, types ...string) wire {
-	return tuple(id, "acme", "a name", texts(types...), filters, true, revision)
+	return tuple(id, "acme", "a name", texts(types...), filters, "key", true, revision)
 }
