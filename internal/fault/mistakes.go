@@ -42,13 +42,25 @@ const (
 	SecretLogged Mistake = "secret-logged"
 	// UnknownCommitDropped takes a batch that could not be recorded, or whose COMMIT got no reply, for recorded.
 	UnknownCommitDropped Mistake = "unknown-commit-dropped"
+	// OrderIgnored routes deliveries without the sequence that their subscription promises to keep.
+	OrderIgnored Mistake = "order-ignored"
+	// FreshOvertakes forgets which sequences have rows in the queue, so that fresh deliveries don't wait for these.
+	FreshOvertakes Mistake = "fresh-overtakes"
+	// WakeForgotten leaves the next row of a sequence held when the one before it is recorded as done.
+	WakeForgotten Mistake = "wake-forgotten"
+	// BatchSplitLost takes note of the first delivery only of a batch that failed, and forgets the others.
+	BatchSplitLost Mistake = "batch-split-lost"
+	// BatchForgotten tries the deliveries of a batch that failed again without those that they went with.
+	BatchForgotten Mistake = "batch-forgotten"
+	// OldSecretKept goes on signing with a subscription's previous secret after it has expired.
+	OldSecretKept Mistake = "old-secret-kept"
 )
 
 // mistakes must name every constant above, as the tests see to.
 var mistakes = []Mistake{
 	ConfirmEarly, ConfirmPlusOne, ZeroFlush, CheckpointMax, EpochIgnored, FilterErrorDrops, RetryNewID, SubtransactionDelivered,
 	ConfigLate, SpillForgotten, LeaseNotRenewed, ReplayNotSkipped, DeadLetterForgotten, FailureTakenForSuccess, BodyChanges,
-	SecretLogged, UnknownCommitDropped,
+	SecretLogged, UnknownCommitDropped, OrderIgnored, FreshOvertakes, WakeForgotten, BatchSplitLost, BatchForgotten, OldSecretKept,
 }
 
 // Mistakes lists every deliberate bug. The list is the caller's.

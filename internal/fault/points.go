@@ -43,6 +43,8 @@ const (
 	DispatchAfterAttempt Kill = "dispatch.after_attempt"
 	// DispatchFinished is an outcome that the window has.
 	DispatchFinished Kill = "dispatch.finished"
+	// DispatchBatchFinished is an outcome that the window has of several deliveries which went together.
+	DispatchBatchFinished Kill = "dispatch.batch_finished"
 
 	// RecordCut is a batch cut from the window.
 	RecordCut Kill = "record.cut"
@@ -81,6 +83,19 @@ const (
 	ClaimerConfigLoaded Kill = "claimer.config_loaded"
 	// ClaimerInvalidNoted is a subscription marked invalid in its row.
 	ClaimerInvalidNoted Kill = "claimer.invalid_noted"
+	// QueueWoken is held deliveries made due that nothing stood before any more.
+	QueueWoken Kill = "queue.woken"
+	// RetireWritten is a subscription deactivated whose receiver wants nothing more, and not committed.
+	RetireWritten Kill = "claimer.retire_written"
+	// RetireNoted is that committed.
+	RetireNoted Kill = "claimer.retire_noted"
+	// AgreementNoted is what came of a handshake written into the subscription's row.
+	AgreementNoted Kill = "claimer.agreement_noted"
+
+	// ReplayQueued is past deliveries put into the queue and the progress of their replay moved, not committed.
+	ReplayQueued Kill = "replay.queued"
+	// ReplayMoved is that committed.
+	ReplayMoved Kill = "replay.moved"
 
 	// TakeoverSlot is the slot held and the epoch not yet.
 	TakeoverSlot Kill = "takeover.slot"
@@ -116,10 +131,11 @@ const (
 var points = []Kill{
 	StreamStarted, StreamReceived, StreamCommitted, StreamStatusBefore, StreamStatusAfter,
 	RouteChanged, RouteMatched, PumpEntered, PumpOffered,
-	DispatchBeforeAttempt, WebhookAnswered, DispatchAfterAttempt, DispatchFinished,
+	DispatchBeforeAttempt, WebhookAnswered, DispatchAfterAttempt, DispatchFinished, DispatchBatchFinished,
 	RecordCut, RecordBegan, RecordAttempts, RecordDeliveries, RecordDeadLetters, RecordEmitted, RecordSettled, RecordRouting,
 	RecordBeforeCommit, RecordCommitSent, RecordAfterCommit, RecordSpilled, RecordRecorded,
-	QueueBeforeClaim, QueueClaimed, QueueOffered, ClaimerConfigLoaded, ClaimerInvalidNoted,
+	QueueBeforeClaim, QueueClaimed, QueueOffered, ClaimerConfigLoaded, ClaimerInvalidNoted, QueueWoken,
+	RetireWritten, RetireNoted, AgreementNoted, ReplayQueued, ReplayMoved,
 	TakeoverSlot, TakeoverEpoch, TakeoverReady, StopDrained, StopRecorded,
 	MigrateSchema, MigrateStep, MigrateApplied, SetupPublication, SetupClaimed, SetupDropped, SetupSlot, SetupCheckpoint,
 }

@@ -344,3 +344,20 @@ func TestBrokenConnection(t *testing.T) {
 	_, err = f.queue.Cancel(t.Context(), conn, subscription)
 	require.ErrorContains(t, err, fmt.Sprintf("cancel deliveries of subscription %s: ", subscription))
 }
+
+// Whoever claims waits for a cancellation: a large one comes in pieces.
+func TestCancelIsBounded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	gone := uuid.New()
+	f.do(`INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at,
+			commit_lsn, commit_index, next_attempt_at)
+		SELECT gen_random_uuid(), $1, gen_random_uuid(), 'test', '{}', '', false, now(), now(), '0/10', i, now()
+		FROM generate_series(1, $2::int) AS i`, gone, queue.CancelAtATime+1)
+	for _, want := range []int64{queue.CancelAtATime, 1, 0} {
+		n, err := f.queue.Cancel(t.Context(), f.conn, gone)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	require.Equal(t, queue.CancelAtATime+1, f.count("outbox.dead_letters WHERE last_error = 'the subscription was deleted'"))
+}

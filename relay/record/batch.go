@@ -23,6 +23,8 @@ type Put struct {
 	Delivery *delivery.Delivery
 	At       time.Time // of the next attempt; with UnderWay, when the lease ends
 	UnderWay bool
+	Held     bool              // behind an earlier delivery of its sequence, if there is one: At does not count
+	Batch    uuid.UUID         // the request in which it failed with others; the zero id if there is none
 	Last     *delivery.Outcome // of the attempt just recorded, nil when there was none
 	attempts int
 	round    int
@@ -32,8 +34,16 @@ type Put struct {
 type Move struct {
 	ID              uuid.UUID
 	At              time.Time
+	Held            bool      // see Put
+	Batch           uuid.UUID // of Last: see Put
 	Attempts, Round int
 	Last            *delivery.Outcome // nil: released, nothing was attempted
+}
+
+// Wake names a sequence whose first row in the queue must not be held any more.
+type Wake struct {
+	SubscriptionID uuid.UUID
+	Sequence       string
 }
 
 // Total is what a batch adds to a subscription's statistics.
@@ -65,6 +75,7 @@ type Batch struct {
 	Events   []*delivery.Event
 	Changes  []delivery.Change
 	Totals   map[uuid.UUID]*Total
+	Wakes    map[Wake]struct{}
 	Spilled  int // of Puts: deliveries that are not finished
 
 	settled           []uuid.UUID // rows of the queue that it settles
@@ -72,7 +83,7 @@ type Batch struct {
 }
 
 func newBatch(now time.Time, items, settled int) *Batch {
-	return &Batch{Now: now, Attempts: make([]Attempt, 0, items+settled), Totals: map[uuid.UUID]*Total{}}
+	return &Batch{Now: now, Attempts: make([]Attempt, 0, items+settled), Totals: map[uuid.UUID]*Total{}, Wakes: map[Wake]struct{}{}}
 }
 
 // Empty reports whether there is nothing to write.
@@ -111,6 +122,9 @@ func (b *Batch) NextDue() time.Time {
 			first = t
 		}
 	}
+	if len(b.Wakes) > 0 {
+		return b.Now
+	}
 	for i := range b.Puts {
 		if !b.Puts[i].UnderWay {
 			earlier(b.Puts[i].At)
@@ -129,7 +143,7 @@ func (b *Batch) first(s *settlement) {
 		return
 	}
 	number, outcome := b.attempt(s), s.outcome // s lies in the window, which goes on while the batch is written
-	put := Put{Delivery: s.of, At: s.next.At, Last: &outcome, attempts: number, round: s.of.Round + 1}
+	put := Put{Delivery: s.of, At: s.next.At, Batch: s.batch, Last: &outcome, attempts: number, round: s.of.Round + 1}
 	switch s.next.State {
 	case delivery.Waiting:
 		if fault.Bug(fault.RetryNewID) {
@@ -146,7 +160,8 @@ func (b *Batch) first(s *settlement) {
 func (b *Batch) settle(s *settlement) {
 	d := s.of
 	if s.released || !s.outcome.Counts() {
-		b.Moves = append(b.Moves, Move{ID: d.ID, At: b.Now, Attempts: d.Attempts, Round: d.Round})
+		b.Moves = append(b.Moves, Move{ID: d.ID, At: b.Now, Held: d.Sequence != "", Batch: d.Batch, Attempts: d.Attempts, Round: d.Round})
+		b.wake(d)
 		return
 	}
 	number, round := b.attempt(s), d.Round+1
@@ -154,10 +169,12 @@ func (b *Batch) settle(s *settlement) {
 	switch s.next.State {
 	case delivery.Delivered:
 		b.Deletes = append(b.Deletes, d.ID)
+		b.wake(d)
 	case delivery.Waiting:
-		b.Moves = append(b.Moves, Move{ID: d.ID, At: s.next.At, Attempts: number, Round: round, Last: &outcome})
+		b.Moves = append(b.Moves, Move{ID: d.ID, At: s.next.At, Batch: s.batch, Attempts: number, Round: round, Last: &outcome})
 	case delivery.Dead:
 		b.Deletes = append(b.Deletes, d.ID)
+		b.wake(d)
 		b.bury(Put{Delivery: d, Last: &outcome, attempts: number, round: round})
 	}
 }
@@ -178,7 +195,17 @@ func (b *Batch) spill(d *delivery.Delivery, underWay bool) {
 		return
 	}
 	b.Spilled++
-	b.Puts = append(b.Puts, Put{Delivery: d, At: b.Now, UnderWay: underWay, attempts: d.Attempts, round: d.Round})
+	b.Puts = append(b.Puts, Put{Delivery: d, At: b.Now, UnderWay: underWay, Held: !underWay && d.Sequence != "", attempts: d.Attempts, round: d.Round})
+	if !underWay {
+		b.wake(d)
+	}
+}
+
+// wake notes that another row may now be the first of the delivery's sequence.
+func (b *Batch) wake(d *delivery.Delivery) {
+	if d.Sequence != "" {
+		b.Wakes[Wake{d.SubscriptionID, d.Sequence}] = struct{}{}
+	}
 }
 
 // attempt appends a row to the log and to the statistics, and returns the attempt's number.

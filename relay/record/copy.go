@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -89,6 +90,15 @@ func (c *copyRows) uuid(id uuid.UUID) {
 	c.b = append(c.b, id[:]...)
 }
 
+// optionalUUID writes the zero id as null.
+func (c *copyRows) optionalUUID(id uuid.UUID) {
+	if id == uuid.Nil {
+		c.null()
+		return
+	}
+	c.uuid(id)
+}
+
 func (c *copyRows) text(s string) {
 	c.b = binary.BigEndian.AppendUint32(c.b, uint32(len(s)))
 	c.b = append(c.b, s...)
@@ -141,6 +151,9 @@ func (c *copyRows) bool(v bool) {
 		c.b = append(c.b, 0)
 	}
 }
+
+// infinity writes the time that is later than all others.
+func (c *copyRows) infinity() { c.int64(math.MaxInt64) }
 
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 

@@ -211,7 +211,7 @@ func (m *machine) Finish(t *rapid.T) {
 	m.memory = slices.Delete(m.memory, i, i+1)
 	delete(m.started, d)
 	settings := &delivery.Settings{MaxRetries: rapid.IntRange(0, 1).Draw(t, "max_retries"), RetryDelay: time.Minute}
-	m.window.Finished(d, settings, rapid.SampledFrom([]delivery.Outcome{delivered, failed, stopped}).Draw(t, "outcome"))
+	m.window.Finished([]*delivery.Delivery{d}, settings, rapid.SampledFrom([]delivery.Outcome{delivered, failed, stopped}).Draw(t, "outcome"))
 }
 
 // Remove ends a lane: what waits in it, from memory or claimed, is released.

@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,6 +20,7 @@ func (s *Store) finish(ctx context.Context, b *Batch) error {
 		q.Queue("DELETE FROM outbox.deliveries WHERE id = ANY($1)", b.Deletes)
 	}
 	s.queueMoves(&q, b.Moves)
+	queueWakes(&q, b.Wakes)
 	for i := range b.Changes {
 		queueChange(&q, &b.Changes[i])
 	}
@@ -42,9 +44,13 @@ func (s *Store) queueMoves(q *pgx.Batch, moves []Move) {
 	}
 	ids, ats := make([]uuid.UUID, n), make([]time.Time, n)
 	attempts, rounds := make([]int32, n), make([]int32, n)
+	held, batches := make([]bool, n), make([]*uuid.UUID, n)
 	lasts, statuses, texts := make([]*time.Time, n), make([]*int32, n), make([]*string, n)
 	for i, m := range moves {
-		ids[i], ats[i], attempts[i], rounds[i] = m.ID, m.At.Add(s.ahead), int32(m.Attempts), int32(m.Round)
+		ids[i], ats[i], attempts[i], rounds[i], held[i] = m.ID, m.At.Add(s.ahead), int32(m.Attempts), int32(m.Round), m.Held
+		if m.Batch != uuid.Nil {
+			batches[i] = &m.Batch
+		}
 		if o := m.Last; o != nil {
 			lasts[i], texts[i] = &o.StartedAt, &o.Error
 			if status := int32(o.Status); status != 0 {
@@ -53,14 +59,33 @@ func (s *Store) queueMoves(q *pgx.Batch, moves []Move) {
 		}
 	}
 	// A released delivery keeps what its last attempt left.
-	q.Queue(`UPDATE outbox.deliveries d SET next_attempt_at = m.at, attempts = m.attempts, round = m.round, lease_owner = NULL,
+	q.Queue(`UPDATE outbox.deliveries d SET next_attempt_at = CASE WHEN m.held THEN 'infinity' ELSE m.at END,
+		attempts = m.attempts, round = m.round, batch = m.batch, lease_owner = NULL,
 		last_attempt_at = coalesce(m.last, d.last_attempt_at),
 		last_status = CASE WHEN m.last IS NULL THEN d.last_status ELSE m.status END,
 		last_error = coalesce(m.error, d.last_error)
-		FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::timestamptz[], $6::int[], $7::text[])
-			AS m(id, at, attempts, round, last, status, error)
+		FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::timestamptz[], $6::int[], $7::text[], $9::bool[], $10::uuid[])
+			AS m(id, at, attempts, round, last, status, error, held, batch)
 		WHERE d.id = m.id AND d.lease_owner = $8`,
-		ids, ats, attempts, rounds, lasts, statuses, texts, s.options.Owner)
+		ids, ats, attempts, rounds, lasts, statuses, texts, s.options.Owner, held, batches)
+}
+
+// queueWakes makes the first row of each sequence due, if it was held behind one that is gone now. In the queue all
+// rows of a sequence but its first are held, or claimed together with it.
+func queueWakes(q *pgx.Batch, wakes map[Wake]struct{}) {
+	if len(wakes) == 0 || fault.Bug(fault.WakeForgotten) {
+		return
+	}
+	subscriptions, sequences := make([]uuid.UUID, 0, len(wakes)), make([]string, 0, len(wakes))
+	for w := range wakes {
+		subscriptions, sequences = append(subscriptions, w.SubscriptionID), append(sequences, w.Sequence)
+	}
+	q.Queue(`UPDATE outbox.deliveries d SET next_attempt_at = now()
+		FROM unnest($1::uuid[], $2::text[]) AS w(subscription_id, sequence)
+		CROSS JOIN LATERAL (SELECT id FROM outbox.deliveries
+			WHERE subscription_id = w.subscription_id AND sequence = w.sequence
+			ORDER BY commit_lsn, commit_index LIMIT 1) AS first
+		WHERE d.id = first.id AND d.next_attempt_at = 'infinity'`, subscriptions, sequences)
 }
 
 func queueChange(q *pgx.Batch, c *delivery.Change) {
@@ -73,24 +98,56 @@ func queueChange(q *pgx.Batch, c *delivery.Change) {
 	if types == nil {
 		types = []string{}
 	}
-	q.Queue(`INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, is_active, revision)
-		VALUES ($1, $2, $3, $4::text::jsonb, $5, $6)
+	q.Queue(`INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, ordering, is_active, revision)
+		VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7)
 		ON CONFLICT (subscription_id) DO UPDATE SET tenant = excluded.tenant, event_types = excluded.event_types,
-			filters = excluded.filters, is_active = excluded.is_active, revision = excluded.revision`,
-		r.SubscriptionID, r.Tenant, types, string(r.Filters), r.Active, r.Revision)
+			filters = excluded.filters, ordering = excluded.ordering, is_active = excluded.is_active, revision = excluded.revision`,
+		r.SubscriptionID, r.Tenant, types, string(r.Filters), string(r.Ordering), r.Active, r.Revision)
 }
 
+// queueTotals adds to the statistics: in one statement for the subscriptions that only failed, whose run of failures goes on, and in one
+// for the others.
 func queueTotals(q *pgx.Batch, totals map[uuid.UUID]*Total) {
-	for id, t := range totals {
+	for _, broken := range []bool{false, true} {
+		var ids []uuid.UUID
+		var counts [6][]int64
+		var latencies []string
+		var lasts []time.Time
+		for id, t := range totals {
+			if t.Broken != broken {
+				continue
+			}
+			ids, lasts, latencies = append(ids, id), append(lasts, t.Last), append(latencies, latencyText(&t.Latency))
+			for i, n := range [...]int64{t.Attempts, t.Succeeded, t.Failed, t.Delivered, t.Microseconds, t.Streak} {
+				counts[i] = append(counts[i], n)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
 		q.Queue(`INSERT INTO outbox.subscription_totals AS t (subscription_id, attempts, succeeded, failed, delivered, total_us,
-				latency, consecutive_failures, last_attempt_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $10)
+				consecutive_failures, latency, last_attempt_at)
+			SELECT id, attempts, succeeded, failed, delivered, total_us, streak, latency::bigint[], last
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::timestamptz[])
+				AS s(id, attempts, succeeded, failed, delivered, total_us, streak, latency, last)
 			ON CONFLICT (subscription_id) DO UPDATE SET
 				attempts = t.attempts + excluded.attempts, succeeded = t.succeeded + excluded.succeeded,
 				failed = t.failed + excluded.failed, delivered = t.delivered + excluded.delivered,
 				total_us = t.total_us + excluded.total_us, latency = outbox.add_counts(t.latency, excluded.latency),
-				consecutive_failures = excluded.consecutive_failures + CASE WHEN $9 THEN 0 ELSE t.consecutive_failures END,
+				consecutive_failures = excluded.consecutive_failures + CASE WHEN $10 THEN 0 ELSE t.consecutive_failures END,
 				last_attempt_at = greatest(t.last_attempt_at, excluded.last_attempt_at)`,
-			id, t.Attempts, t.Succeeded, t.Failed, t.Delivered, t.Microseconds, t.Latency[:], t.Streak, t.Broken, t.Last)
+			ids, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], latencies, lasts, broken)
 	}
+}
+
+// latencyText writes counts as Postgres writes an array.
+func latencyText(counts *[latencyBuckets]int64) string {
+	text := []byte{'{'}
+	for i, n := range counts {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, n, 10)
+	}
+	return string(append(text, '}'))
 }

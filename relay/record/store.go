@@ -265,19 +265,25 @@ func (s *Store) attempt(a *Attempt) {
 
 const deliveryColumns = `COPY outbox.deliveries (id, subscription_id, event_id, type, payload, key, tenant, source,
 	correlation_id, headers, emitted, created_at, committed_at, commit_lsn, commit_index, attempts,
-	last_attempt_at, last_status, last_error, round, next_attempt_at, lease_owner) FROM STDIN BINARY`
+	last_attempt_at, last_status, last_error, round, sequence, batch, next_attempt_at, lease_owner) FROM STDIN BINARY`
 
 func (s *Store) put(p *Put) {
-	s.rows.row(22)
+	s.rows.row(24)
 	s.carried(p)
 	s.rows.int32(p.round)
-	if p.UnderWay {
+	s.rows.optional(p.Delivery.Sequence)
+	s.rows.optionalUUID(p.Batch)
+	switch {
+	case p.UnderWay:
 		s.rows.time(p.At.Add(s.ahead + underWayLease))
 		s.rows.text(s.options.Owner)
-	} else {
+		return
+	case p.Held:
+		s.rows.infinity()
+	default:
 		s.rows.time(p.At.Add(s.ahead))
-		s.rows.null()
 	}
+	s.rows.null()
 }
 
 const deadColumns = `COPY outbox.dead_letters (id, subscription_id, event_id, type, payload, key, tenant, source,

@@ -131,11 +131,18 @@ func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (c Ch
 			return fmt.Errorf("note the epoch: %w", err)
 		}
 		// Rows that somebody has locked wait for the end of their leases.
-		_, err = tx.Exec(ctx, `UPDATE outbox.deliveries SET lease_owner = NULL, next_attempt_at = now() WHERE id IN (
+		_, err = tx.Exec(ctx, `UPDATE outbox.deliveries SET lease_owner = NULL,
+			next_attempt_at = CASE WHEN sequence IS NULL THEN now() ELSE 'infinity' END WHERE id IN (
 			SELECT id FROM outbox.deliveries WHERE starts_with(lease_owner, $1) AND lease_owner <> $2 FOR UPDATE SKIP LOCKED)`,
 			ownerPrefix(slot), Owner(slot, c.Epoch))
 		if err != nil {
 			return fmt.Errorf("free the leases of earlier epochs: %w", err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE outbox.deliveries SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND id IN (
+			SELECT DISTINCT ON (subscription_id, sequence) id FROM outbox.deliveries WHERE sequence IS NOT NULL
+			ORDER BY subscription_id, sequence, commit_lsn, commit_index)`)
+		if err != nil {
+			return fmt.Errorf("wake the first delivery of each sequence: %w", err)
 		}
 		rules, err = routing(ctx, tx)
 		return err
@@ -144,14 +151,14 @@ func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (c Ch
 }
 
 func routing(ctx context.Context, tx pgx.Tx) ([]delivery.Rule, error) {
-	rows, err := tx.Query(ctx, "SELECT subscription_id, revision, tenant, event_types, filters::text, is_active FROM outbox.routing ORDER BY subscription_id")
+	rows, err := tx.Query(ctx, "SELECT subscription_id, revision, tenant, event_types, filters::text, ordering, is_active FROM outbox.routing ORDER BY subscription_id")
 	if err != nil {
 		return nil, fmt.Errorf("read routing view: %w", err)
 	}
 	rules, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (delivery.Rule, error) {
 		var r delivery.Rule
 		var filters string
-		err := row.Scan(&r.SubscriptionID, &r.Revision, &r.Tenant, &r.EventTypes, &filters, &r.Active)
+		err := row.Scan(&r.SubscriptionID, &r.Revision, &r.Tenant, &r.EventTypes, &filters, &r.Ordering, &r.Active)
 		r.Filters = []byte(filters)
 		return r, err
 	})
@@ -175,8 +182,8 @@ func Begin(ctx context.Context, conn *pgx.Conn, slot, snapshot string, from deli
 	}{
 		{"use the slot's snapshot", "SET TRANSACTION SNAPSHOT '" + snapshot + "'", nil},
 		{"clear the routing view", "DELETE FROM outbox.routing", nil},
-		{"write the routing view", `INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, is_active, revision)
-			SELECT id, tenant, event_types, filters, is_active, revision FROM outbox.subscriptions`, nil},
+		{"write the routing view", `INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, ordering, is_active, revision)
+			SELECT id, tenant, event_types, filters, ordering, is_active, revision FROM outbox.subscriptions`, nil},
 		// Epochs go on counting where an earlier checkpoint of the slot was deleted: its relay may still be awake.
 		{"write the checkpoint", `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, system_identifier, timeline, epoch)
 			VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3, $4, $5, coalesce((SELECT max(epoch) FROM outbox.epochs WHERE slot_name = $1), 0))`,

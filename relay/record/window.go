@@ -49,10 +49,11 @@ type Window struct {
 	durable    []uuid.UUID            // of answered: recorded since the claim began
 	deliveries int                    // unrecorded, the ones being recorded included
 	bytes      int
-	finished   int           // finished since the last cut
-	due        chan struct{} // something is there to record
-	urgent     chan struct{} // record it now
-	room       chan struct{} // something was recorded
+	recorded   delivery.Position // everything through it is durable
+	finished   int               // finished since the last cut
+	due        chan struct{}     // something is there to record
+	urgent     chan struct{}     // record it now
+	room       chan struct{}     // something was recorded
 }
 
 type state uint8
@@ -83,7 +84,8 @@ type settlement struct {
 	settings *delivery.Settings
 	outcome  delivery.Outcome
 	next     delivery.Next
-	released bool // a row of the queue that was not attempted
+	batch    uuid.UUID // the request, if it failed with several deliveries
+	released bool      // a row of the queue that was not attempted
 }
 
 // NewWindow returns an empty window. now is the clock, time.Now but in tests.
@@ -167,20 +169,34 @@ func (w *Window) release(d *delivery.Delivery) {
 	w.count()
 }
 
-// Finished takes the outcome of an attempt, of a delivery from memory or from the queue, and returns what
-// follows it.
-func (w *Window) Finished(d *delivery.Delivery, s *delivery.Settings, o delivery.Outcome) delivery.Next {
-	next := delivery.After(d, s, &o, o.StartedAt.Add(o.Duration), rand.Float64())
+// Finished takes the outcome of an attempt, of deliveries from memory or from the queue, and returns what
+// follows it. What failed in one request is tried again, or dies, together.
+func (w *Window) Finished(batch []*delivery.Delivery, s *delivery.Settings, o delivery.Outcome) delivery.Next {
+	furthest := slices.MaxFunc(batch, func(a, b *delivery.Delivery) int { return a.Round - b.Round })
+	next := delivery.After(furthest, s, &o, o.StartedAt.Add(o.Duration), rand.Float64())
+	id := uuid.Nil
+	if len(batch) > 1 && next.State == delivery.Waiting && !fault.Bug(fault.BatchForgotten) {
+		ids := make([]uuid.UUID, len(batch))
+		for i, d := range batch {
+			ids[i] = d.ID
+		}
+		id = delivery.BatchID(ids)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	done := settlement{of: d, settings: s, outcome: o, next: next}
-	if d.Queued {
-		w.settle(done)
-	} else {
-		i := &w.items[d.Seq-w.first]
-		i.state, i.settlement = finished, done
+	for n, d := range batch {
+		done := settlement{of: d, settings: s, outcome: o, next: next, batch: id}
+		if n > 0 && fault.Bug(fault.BatchSplitLost) {
+			done.next = delivery.Next{}
+		}
+		if d.Queued {
+			w.settle(done)
+		} else {
+			i := &w.items[d.Seq-w.first]
+			i.state, i.settlement = finished, done
+		}
+		w.count()
 	}
-	w.count()
 	return next
 }
 
@@ -360,9 +376,19 @@ func (w *Window) Recorded(b *Batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.durable = append(w.durable, b.settled...)
+	if b.Position.After(w.recorded) {
+		w.recorded = b.Position
+	}
 	w.deliveries -= b.deliveries
 	w.bytes -= b.bytes
 	signal(w.room)
+}
+
+// RecordedThrough is the last position that was recorded by this window.
+func (w *Window) RecordedThrough() delivery.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recorded
 }
 
 // Unfinished counts the deliveries that no attempt has ended for.

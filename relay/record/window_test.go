@@ -65,7 +65,7 @@ func (f *fixture) end(lsn delivery.LSN) { f.End(delivery.Position{LSN: lsn + 0x3
 
 func (f *fixture) finish(o delivery.Outcome, all ...*delivery.Delivery) {
 	for _, d := range all {
-		f.Finished(d, settings, o)
+		f.Finished([]*delivery.Delivery{d}, settings, o)
 	}
 }
 
@@ -273,10 +273,10 @@ func TestOutcomeOfAFirstAttempt(t *testing.T) {
 	f := newFixture(t)
 	d := f.event(at(0x100, 1), 5)
 	d[2].Round = 1 // redelivered once: no retry is left
-	require.Equal(t, delivery.Delivered, f.Finished(d[0], settings, delivered).State)
-	require.Equal(t, delivery.Waiting, f.Finished(d[1], settings, failed).State)
-	require.Equal(t, delivery.Dead, f.Finished(d[2], settings, failed).State)
-	f.Finished(d[3], settings, stopped)
+	require.Equal(t, delivery.Delivered, f.Finished(d[:1], settings, delivered).State)
+	require.Equal(t, delivery.Waiting, f.Finished(d[1:2], settings, failed).State)
+	require.Equal(t, delivery.Dead, f.Finished(d[2:3], settings, failed).State)
+	f.Finished(d[3:4], settings, stopped)
 	f.Decline(d[4])
 	b := f.cut(false)
 	require.Equal(t, at(0x100, 1), b.Position)
