@@ -16,11 +16,14 @@ import (
 // failing is a sender whose attempts all fail, and a ledger that counts them.
 type failing struct{ attempts int }
 
-func (f *failing) Send(context.Context, *delivery.Delivery, *delivery.Settings) delivery.Outcome {
+func (f *failing) Send(context.Context, []*delivery.Delivery, *delivery.Settings) delivery.Outcome {
 	return delivery.Outcome{Reason: delivery.ReasonConnect}
 }
-func (f *failing) Finished(*delivery.Delivery, *delivery.Settings, delivery.Outcome) { f.attempts++ }
-func (f *failing) Released([]*delivery.Delivery)                                     {}
+func (f *failing) Finished([]*delivery.Delivery, *delivery.Settings, delivery.Outcome) bool {
+	f.attempts++
+	return false
+}
+func (f *failing) Released([]*delivery.Delivery) {}
 
 // TestCircuitThatOpensBetweenClaimAndHandover: the claimer asks a lane how much it wants, the circuit opens,
 // and then the claimed deliveries arrive. The lane must go on probing.
@@ -32,9 +35,10 @@ func TestCircuitThatOpensBetweenClaimAndHandover(t *testing.T) {
 		id := uuid.New()
 		lanes.Set(&delivery.Settings{SubscriptionID: id, MaxInFlight: 1, Active: true})
 		hand := func() bool {
-			taken := lanes.Claimed(&delivery.Delivery{ID: uuid.New(), SubscriptionID: id, Event: &delivery.Event{}, Queued: true})
+			refused := lanes.Claimed([]*delivery.Delivery{{ID: uuid.New(), SubscriptionID: id, Event: &delivery.Event{}, Queued: true,
+				Lease: time.Now().Add(time.Hour)}})
 			synctest.Wait()
-			return taken
+			return len(refused) == 0
 		}
 		for lanes.Counts().Circuits == 0 {
 			require.True(t, hand())

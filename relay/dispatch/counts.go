@@ -2,7 +2,7 @@ package dispatch
 
 // Counts is what the dispatcher holds at a moment.
 type Counts struct {
-	InFlight                            int // attempts under way
+	InFlight                            int // deliveries under way
 	Claimed, ClaimedBytes               int // deliveries from the queue that are held, and the size of their events
 	Active, Inactive, Invalid, Circuits int // lanes, by state; circuits that are open
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/walhook/walhook/relay/delivery"
 )
 
-// Sender makes one attempt. A failure is an outcome, not an error.
+// Sender makes one attempt, of one delivery or of a batch. A failure is an outcome, not an error.
 type Sender interface {
-	Send(ctx context.Context, d *delivery.Delivery, s *delivery.Settings) delivery.Outcome
+	Send(ctx context.Context, batch []*delivery.Delivery, s *delivery.Settings) delivery.Outcome
 }
 
 // Ledger takes what became of deliveries. It is called without the dispatcher's lock, by many senders.
 type Ledger interface {
-	// Finished takes the outcome of an attempt.
-	Finished(d *delivery.Delivery, s *delivery.Settings, o delivery.Outcome)
+	// Finished takes the outcome of an attempt and reports whether it was the last one of these deliveries.
+	Finished(batch []*delivery.Delivery, s *delivery.Settings, o delivery.Outcome) (over bool)
 	// Released takes deliveries that were not attempted and belong in the queue: claimed ones, and those from
 	// memory whose lane is gone or falters.
 	Released(all []*delivery.Delivery)
@@ -44,15 +44,21 @@ type Dispatcher struct {
 	mu       sync.Mutex
 	work     sync.Cond
 	lanes    map[uuid.UUID]*lane
-	ready    []*lane // lanes that may have something to start, in turn
-	next     int     // head of ready
-	inFlight int
-	idle     int // senders that wait
+	tenants  map[string]*tenant
+	strays   map[uuid.UUID]delivery.Position // of subscriptions without a lane: the last ordered delivery that went to the queue
+	behind   map[*lane]struct{}              // lanes with viaQueue or a backlog: the claimer looks at no others, however many there are
+	turns    ring[*tenant]                   // tenants with lanes that may have something to start, in turn
+	parked   ring[*tenant]                   // tenants with lanes that must wait until senders are free
+	requests int                             // under way
+	inFlight int                             // deliveries in them
+	idle     int                             // senders that wait
 	senders  int
 	stopping bool
-	claimed  int  // deliveries from the queue that are held, those under way included
-	bytes    int  // of their events
-	short    bool // the claimer had to leave lanes out for want of room
+	claimed  int           // deliveries from the queue that are held, those under way included
+	reserved []reservation // of claimed: what a claim under way may bring
+	bytes    int           // of their events
+	short    bool          // lanes had to be left out for want of room
+	retry    *time.Timer   // calls Hungry for them, see usedUp
 	waiters  sync.WaitGroup
 	ctx      context.Context // of the attempts
 }
@@ -63,7 +69,8 @@ func New(ctx context.Context, o Options, s Sender, l Ledger) *Dispatcher {
 	if o.MaxClaimedBytes == 0 {
 		o.MaxClaimedBytes = math.MaxInt / 4 // half and double of it are reckoned with
 	}
-	d := &Dispatcher{options: o, sender: s, ledger: l, lanes: map[uuid.UUID]*lane{}, ctx: ctx}
+	d := &Dispatcher{options: o, sender: s, ledger: l, lanes: map[uuid.UUID]*lane{}, tenants: map[string]*tenant{},
+		strays: map[uuid.UUID]delivery.Position{}, behind: map[*lane]struct{}{}, ctx: ctx}
 	d.work.L = &d.mu
 	return d
 }
@@ -79,19 +86,33 @@ func (d *Dispatcher) set(s *delivery.Settings) (back []*delivery.Delivery) {
 	defer d.mu.Unlock()
 	l := d.lanes[s.SubscriptionID]
 	if l == nil {
-		d.lanes[s.SubscriptionID] = newLane(s)
+		d.open(s)
 		return nil
 	}
 	if s.Revision < l.settings.Revision {
 		return nil
 	}
 	l.set(s)
+	d.join(l, s.Tenant)
 	if !s.Usable() {
 		return d.drain(l)
 	}
 	d.list(l)
 	d.options.Hungry() // rows may have waited for these settings
 	return nil
+}
+
+// open makes a subscription's lane.
+func (d *Dispatcher) open(s *delivery.Settings) {
+	l := &lane{behind: d.behind}
+	l.set(s)
+	d.join(l, s.Tenant)
+	if last, strayed := d.strays[s.SubscriptionID]; strayed {
+		l.fallBehind()
+		l.backlogTo = last
+		delete(d.strays, s.SubscriptionID)
+	}
+	d.lanes[s.SubscriptionID] = l
 }
 
 // Expect says that a subscription has been changed: nothing starts in its lane until Set has brought the settings
@@ -123,8 +144,12 @@ func (d *Dispatcher) remove(id uuid.UUID) (back []*delivery.Delivery) {
 	s := *l.settings
 	s.Active = false
 	l.set(&s)
+	d.leave(l, l.tenant)
+	l.tenant = &tenant{inFlight: l.inFlight, holds: l.holds} // what is under way still ends
 	delete(d.lanes, id)
-	return append(d.drain(l), l.fresh.drain()...)
+	delete(d.behind, l)
+	l.behind = map[*lane]struct{}{}
+	return append(d.drain(l), l.drainFresh()...)
 }
 
 // Offer hands over a first attempt and reports whether the lane takes it. If not, it belongs in the queue.
@@ -132,27 +157,24 @@ func (d *Dispatcher) Offer(v *delivery.Delivery) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.lanes[v.SubscriptionID]
-	if l == nil || l.viaQueue || d.stopping || !l.settings.Usable() || l.falters() && l.inFlight+l.fresh.len() > 0 {
+	if l == nil {
+		if v.Sequence != "" {
+			d.strays[v.SubscriptionID] = v.Event.Position
+		}
 		return false
 	}
-	l.fresh.push(v)
-	d.list(l)
-	return true
-}
-
-// Claimed hands over a delivery claimed from the queue and reports whether its lane takes it.
-func (d *Dispatcher) Claimed(v *delivery.Delivery) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l := d.lanes[v.SubscriptionID]
-	if l == nil || d.stopping || !l.settings.Usable() {
+	if l.viaQueue || d.stopping || !l.settings.Usable() || l.falters() && l.inFlight+l.nFresh > 0 || !l.accepts(v) {
+		l.toQueue(v)
 		return false
 	}
-	if l.open && l.appetite(time.Now()) == 0 {
-		return false // it opened since the claim: what waited here would keep the lane from asking for a probe
+	l.nFresh++
+	if v.Sequence == "" {
+		l.fresh.push(v)
+	} else {
+		s := l.sequence(v.Sequence)
+		s.fresh.push(v)
+		l.touch(s)
 	}
-	l.claimed.push(v)
-	d.hold(l, v, 1)
 	d.list(l)
 	return true
 }
@@ -163,11 +185,19 @@ func (d *Dispatcher) Claimed(v *delivery.Delivery) bool {
 func (d *Dispatcher) Withdraw(v *delivery.Delivery) (underWay bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if l := d.lanes[v.SubscriptionID]; l != nil && l.fresh.remove(v) {
-		l.viaQueue = true
-		return false
+	l := d.lanes[v.SubscriptionID]
+	if l == nil {
+		return true
 	}
-	return true
+	defer l.toQueue(v)
+	if !l.withdraw(v) {
+		return true
+	}
+	l.nFresh--
+	if v.Sequence == "" {
+		l.takeTheQueue()
+	}
+	return false
 }
 
 // Appetite is how many deliveries the subscription's lane would take from the queue now, and whether the
@@ -179,7 +209,7 @@ func (d *Dispatcher) Appetite(id uuid.UUID, now time.Time) (n int, known bool) {
 	if l == nil || d.stopping {
 		return 0, l != nil
 	}
-	return d.appetite(l, now), true
+	return d.share(l, d.appetite(l, now)), true
 }
 
 // Ate tells how a claim for a lane went: more means that there may be more due rows.
@@ -195,9 +225,33 @@ func (d *Dispatcher) Ate(id uuid.UUID, more bool) {
 func (d *Dispatcher) Drained(due func(uuid.UUID) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id, l := range d.lanes {
-		if l.viaQueue && !l.open && l.claimed.len() == 0 && !due(id) {
+	for l := range d.behind {
+		if l.viaQueue && !l.open && l.nClaimed == 0 && !due(l.settings.SubscriptionID) {
 			l.viaQueue = false
+			l.catchesUp()
+		}
+	}
+}
+
+// Behind says that the queue holds deliveries of a subscription that nothing is known of here, as after a takeover:
+// those of a sequence all take the way through the queue until CaughtUp.
+func (d *Dispatcher) Behind(id uuid.UUID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.lanes[id]; l != nil {
+		l.fallBehind()
+	}
+}
+
+// CaughtUp ends the backlog of all lanes but those that the queue holds deliveries of. They were looked for after
+// everything through recorded was recorded.
+func (d *Dispatcher) CaughtUp(recorded delivery.Position, waits func(uuid.UUID) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for l := range d.behind {
+		if l.backlog && !waits(l.settings.SubscriptionID) {
+			l.catchUp(recorded)
+			d.list(l)
 		}
 	}
 }
@@ -223,23 +277,6 @@ func (d *Dispatcher) Known() []uuid.UUID {
 	return ids
 }
 
-// list puts a lane that can start something into the list and sees to it that a sender comes.
-func (d *Dispatcher) list(l *lane) {
-	if d.enlist(l) {
-		d.summon()
-	}
-}
-
-// enlist puts a lane that can start something into the list, for a sender that is about to look there.
-func (d *Dispatcher) enlist(l *lane) bool {
-	if l.listed || d.stopping || !l.runnable(time.Now()) {
-		return false
-	}
-	l.listed = true
-	d.ready = append(d.ready, l)
-	return true
-}
-
 func (d *Dispatcher) summon() {
 	if d.idle > 0 {
 		d.work.Signal()
@@ -261,9 +298,9 @@ func (d *Dispatcher) send() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for {
-		l, v, late := d.take(time.Now())
+		l, batch, late := d.take(time.Now())
 		d.releaseUnlocked(late)
-		if v == nil {
+		if l == nil {
 			if len(late) > 0 {
 				continue // without the lock something may have come
 			}
@@ -276,102 +313,60 @@ func (d *Dispatcher) send() {
 			d.idle--
 			continue
 		}
-		d.attempt(l, v)
+		d.attempt(l, batch)
 	}
 }
 
 // attempt makes one attempt without the lock and accounts for it.
-func (d *Dispatcher) attempt(l *lane, v *delivery.Delivery) {
+func (d *Dispatcher) attempt(l *lane, batch []*delivery.Delivery) {
 	settings := l.settings
-	d.inFlight++
 	d.mu.Unlock()
 	fault.Point(fault.DispatchBeforeAttempt)
-	outcome := d.sender.Send(d.ctx, v, settings)
+	outcome := d.sender.Send(d.ctx, batch, settings)
 	fault.Point(fault.DispatchAfterAttempt)
-	d.ledger.Finished(v, settings, outcome)
+	over := d.ledger.Finished(batch, settings, outcome)
 	fault.Point(fault.DispatchFinished)
+	fault.PointIf(len(batch) > 1, fault.DispatchBatchFinished)
 	d.mu.Lock()
-	d.inFlight--
-	d.letGo(l, v)
-	var back []*delivery.Delivery
-	now := time.Now()
-	if l.finished(&outcome, now) {
+	d.requests--
+	d.inFlight -= len(batch)
+	l.tenant.inFlight--
+	l.carried -= len(batch)
+	back := d.ended(l, batch, over)
+	back = append(back, d.judge(l, &outcome, time.Now())...)
+	d.enlist(l) // this sender goes on; waking another one for each delivery would cost more than its turn
+	d.unpark(l)
+	d.hungry(l)
+	d.usedUp(l)
+	d.releaseUnlocked(back)
+}
+
+// ended accounts for the deliveries of a request, and returns those that must not follow them now.
+func (d *Dispatcher) ended(l *lane, batch []*delivery.Delivery, over bool) (back []*delivery.Delivery) {
+	for _, v := range batch {
+		d.letGo(l, v)
+		behind := l.ended(v, over)
+		for _, b := range behind {
+			d.letGo(l, b)
+		}
+		back = append(back, behind...)
+	}
+	return back
+}
+
+// judge opens or closes the lane's circuit by an outcome, and returns what no longer waits in the lane.
+func (d *Dispatcher) judge(l *lane, o *delivery.Outcome, now time.Time) (back []*delivery.Delivery) {
+	if l.finished(o, now) {
 		back = d.drain(l)
 		time.AfterFunc(l.cooldown, d.options.Hungry) // for the probe
 	} else if l.rests(now) {
 		time.AfterFunc(falteringRest, d.options.Hungry)
 	}
 	if l.falters() {
-		l.viaQueue = true
-		back = append(back, l.fresh.drain()...) // memory is for those that are soon done
+		l.takeTheQueue()
+		back = append(back, l.drainFresh()...) // memory is for those that are soon done
 	}
-	d.enlist(l) // this sender goes on; waking another one for each delivery would cost more than its turn
-	d.hungry(l)
-	d.releaseUnlocked(back)
-}
-
-// take picks the next delivery: the lane at the head of the list gives one and goes to its end. It also takes
-// out what waited so long that its lease could end under the attempt, before that costs the lane a turn or a
-// token of its rate.
-func (d *Dispatcher) take(now time.Time) (_ *lane, _ *delivery.Delivery, late []*delivery.Delivery) {
-	for d.next < len(d.ready) {
-		l := d.head()
-		for _, v := range l.dropLate(now) {
-			d.letGo(l, v)
-			late = append(late, v)
-		}
-		if !l.runnable(now) || d.throttled(l, now) {
-			continue
-		}
-		v := l.pop()
-		l.inFlight++
-		l.probing = l.open
-		if l.runnable(now) {
-			l.listed = true
-			d.ready = append(d.ready, l)
-		}
-		if d.next < len(d.ready) {
-			d.summon()
-		}
-		return l, v, late
-	}
-	return nil, nil, late
-}
-
-// head takes the first lane off the list.
-func (d *Dispatcher) head() *lane {
-	l := d.ready[d.next]
-	d.ready[d.next] = nil
-	if d.next++; d.next >= 64 && d.next*2 >= len(d.ready) {
-		n := copy(d.ready, d.ready[d.next:])
-		clear(d.ready[n:])
-		d.ready, d.next = d.ready[:n], 0
-	}
-	l.listed = false
-	return l
-}
-
-// throttled asks the lane's rate limit, and has the lane come back when the limit allows.
-func (d *Dispatcher) throttled(l *lane, now time.Time) bool {
-	if l.limiter == nil {
-		return false
-	}
-	if l.timer != nil {
-		return true
-	}
-	r := l.limiter.ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if wait == 0 {
-		return false
-	}
-	r.CancelAt(now)
-	l.timer = time.AfterFunc(wait, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		l.timer = nil
-		d.list(l)
-	})
-	return true
+	return back
 }
 
 // Stop takes no more deliveries, lets the attempts under way end and waits for them. Claimed deliveries
@@ -381,12 +376,13 @@ func (d *Dispatcher) Stop() {
 	d.stopping = true
 	var back []*delivery.Delivery
 	for _, l := range d.lanes {
-		if l.timer != nil {
-			l.timer.Stop()
-		}
+		l.stopTimers()
 		back = append(back, d.drain(l)...)
 	}
-	d.ready, d.next = nil, 0
+	d.turns, d.parked = ring[*tenant]{}, ring[*tenant]{}
+	if d.retry != nil {
+		d.retry.Stop()
+	}
 	d.work.Broadcast()
 	d.mu.Unlock()
 	d.release(back)

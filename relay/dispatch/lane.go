@@ -3,6 +3,7 @@ package dispatch
 import (
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
 	"github.com/walhook/walhook/relay/delivery"
@@ -22,23 +23,41 @@ const (
 	// A lane with a rate limit takes no more from the queue than it can send in that time: what waits longer
 	// than its lease allows was claimed in vain, and behind it everything else would come too late as well.
 	rateAhead = 10 // seconds
+	// A lane that keeps order takes at least as many at a time: the next ones of a sequence can be claimed only when
+	// these are recorded.
+	orderedAhead = 256
 )
 
 // lane is one subscription's way out. It is plain state under the dispatcher's lock: an idle one costs
 // nothing but its memory.
 type lane struct {
 	settings *delivery.Settings
+	tenant   *tenant
 	expected int64 // revision below which the settings are known to be old
-	fresh    fifo  // first attempts, straight from memory
-	claimed  fifo  // deliveries claimed from the queue
-	bytes    int   // of claimed deliveries, those under way included
-	turn     bool  // whose turn it is when both wait
-	inFlight int
-	listed   bool // stands in the list of ready lanes
+
+	// What waits. Deliveries of a sequence wait there, all others in one of these.
+	fresh     fifo // first attempts, straight from memory
+	claimed   fifo // deliveries claimed from the queue
+	sequences map[string]*sequence
+	going     ring[*sequence]   // sequences that may have something to start, in turn
+	turn      int               // which of the three is next
+	waiting   time.Time         // since when something could start, for batch_wait
+	backlog   bool              // sequences go through the queue, see fallBehind
+	backlogTo delivery.Position // the last delivery that has, or will have, a row there
+
+	nFresh, nClaimed int  // deliveries that wait, those of sequences included
+	nFailed          int  // of nClaimed: those that failed before
+	bytes            int  // of claimed deliveries, those under way included
+	holds            int  // claimed deliveries, those under way included
+	inFlight         int  // requests
+	carried          int  // deliveries in them
+	listed           bool // stands in its tenant's list of ready lanes
+	parked           bool // has to wait until senders are free
 
 	// viaQueue sends new deliveries to the queue, because the lane fell behind; it ends when the queue
 	// holds nothing due for it.
 	viaQueue bool
+	behind   map[*lane]struct{} // the dispatcher's: has the lane while viaQueue or backlog is set
 	// hungry means that the last claim took all it was allowed: there may be more.
 	hungry bool
 
@@ -52,50 +71,69 @@ type lane struct {
 
 	limiter *rate.Limiter
 	timer   *time.Timer // wakes the lane when the rate allows the next request
-}
-
-func newLane(s *delivery.Settings) *lane {
-	l := &lane{}
-	l.set(s)
-	return l
+	fill    *time.Timer // wakes the lane when a batch has waited long enough
 }
 
 // set takes new settings over.
 func (l *lane) set(s *delivery.Settings) {
 	old := l.settings
 	l.settings = s
-	switch {
-	case s.RateLimit == 0:
+	if l.fill != nil { // batch_wait may be another one now
+		l.fill.Stop()
+		l.fill = nil
+	}
+	switch limit := limitOf(s); {
+	case limit == 0:
 		l.limiter = nil
 	case l.limiter == nil:
-		l.limiter = rate.NewLimiter(rate.Limit(s.RateLimit), 1)
+		l.limiter = rate.NewLimiter(limit, 1)
 	default:
-		l.limiter.SetLimit(rate.Limit(s.RateLimit))
+		l.limiter.SetLimit(limit)
 	}
 	if old != nil && (old.URL != s.URL || !old.Usable() && s.Usable()) {
 		l.failures, l.open, l.cooldown = 0, false, 0 // another receiver, or one that somebody vouches for again
 	}
 }
 
+// limitOf is the lower of what the subscription says and what its receiver allowed; 0 is no limit.
+func limitOf(s *delivery.Settings) rate.Limit {
+	limit, allowed := rate.Limit(s.RateLimit), rate.Limit(s.AllowedPerMinute)/60
+	if limit == 0 || allowed > 0 && allowed < limit {
+		return allowed
+	}
+	return limit
+}
+
+// unit is how many deliveries one request carries at most.
+func (l *lane) unit() int { return max(1, l.settings.BatchSize) }
+
 // runnable reports whether an attempt may start now.
 func (l *lane) runnable(now time.Time) bool {
-	if l.fresh.len()+l.claimed.len() == 0 || !l.settings.Usable() || l.stale() {
+	if l.nFresh+l.nClaimed == 0 || !l.settings.Usable() || l.stale() {
 		return false
 	}
 	if l.open {
-		return l.inFlight == 0 && l.claimed.len() > 0 && !now.Before(l.openUntil)
+		return l.inFlight == 0 && l.nClaimed > 0 && !now.Before(l.openUntil) && l.startable(1)
 	}
-	return l.inFlight < l.settings.MaxInFlight
+	return l.inFlight < l.settings.MaxInFlight && l.startable(1) && l.full(now)
 }
 
-// pop takes the next delivery, in turn from memory and from the queue. Through an open circuit only a
-// claimed one goes, as the probe.
-func (l *lane) pop() *delivery.Delivery {
-	l.turn = !l.turn
-	if l.open || l.fresh.len() == 0 || l.turn && l.claimed.len() > 0 {
-		return l.claimed.pop()
+// startable reports whether at least n deliveries may start now.
+func (l *lane) startable(n int) bool {
+	if l.nFresh+l.nClaimed < n {
+		return false
 	}
-	return l.fresh.pop()
+	found := l.fresh.len() + l.claimed.len()
+	for l.going.len() > 0 && l.going.waiting()[0].waits(l.backlog) == 0 {
+		l.going.pop().listed = false
+	}
+	for _, s := range l.going.waiting() {
+		if found >= n {
+			break
+		}
+		found += s.waits(l.backlog)
+	}
+	return found >= n
 }
 
 // late reports that the lane's settings allow an attempt of the delivery that would outlast its lease.
@@ -103,12 +141,56 @@ func (l *lane) late(v *delivery.Delivery, now time.Time) bool {
 	return !v.Lease.IsZero() && now.Add(l.settings.Timeout).After(v.Lease)
 }
 
-// dropLate takes out what stands at the head of the claimed deliveries and waited there too long.
+// dropLate takes out the claimed deliveries that could start next and waited too long, and of a sequence everything
+// behind them as well.
 func (l *lane) dropLate(now time.Time) (late []*delivery.Delivery) {
-	for v := l.claimed.peek(); v != nil && l.late(v, now); v = l.claimed.peek() {
+	isLate := func(v *delivery.Delivery) bool { return l.late(v, now) }
+	if l.settings.Batches() {
+		late = l.claimed.extract(isLate)
+	}
+	for v := l.claimed.peek(); v != nil && isLate(v); v = l.claimed.peek() {
 		late = append(late, l.claimed.pop())
 	}
+	if l.nClaimed > l.claimed.len() { // any of the sequences may be taken next
+		for _, s := range l.going.waiting() {
+			if v := s.claimed.peek(); v != nil && isLate(v) {
+				late = append(late, s.claimed.drain()...)
+				l.touch(s)
+			}
+		}
+	}
+	for _, v := range late {
+		l.unclaim(v)
+	}
 	return late
+}
+
+// drainFresh takes everything out that came from memory: it goes to the queue.
+func (l *lane) drainFresh() []*delivery.Delivery {
+	if l.nFresh == 0 {
+		return nil // as after each failure of a lane that falters, however many sequences it has
+	}
+	all := l.fresh.drain()
+	for _, s := range l.sequences {
+		all = append(all, s.fresh.drain()...)
+		l.touch(s)
+	}
+	l.nFresh = 0
+	for _, v := range all {
+		l.toQueue(v)
+	}
+	return all
+}
+
+// drainClaimed takes everything out that came from the queue.
+func (l *lane) drainClaimed() []*delivery.Delivery {
+	all := l.claimed.drain()
+	for _, s := range l.sequences {
+		all = append(all, s.claimed.drain()...)
+		l.touch(s)
+	}
+	l.nClaimed, l.nFailed = 0, 0
+	return all
 }
 
 // finished takes the result of an attempt into account and reports whether it opened the circuit.
@@ -125,12 +207,26 @@ func (l *lane) finished(o *delivery.Outcome, now time.Time) (opened bool) {
 		// Attempts that were under way when the circuit opened don't open it again, only a failed probe does.
 		if l.failures >= circuitFailures && now.Sub(l.failing) >= circuitLasting && (!l.open || l.probing) {
 			l.cooldown = min(max(l.cooldown*2, circuitFirst), circuitLongest)
-			l.open, l.viaQueue, l.probing = true, true, false
+			l.takeTheQueue()
+			l.open, l.probing = true, false
 			l.openUntil = now.Add(l.cooldown)
 			return true
 		}
 	}
 	return false
+}
+
+// takeTheQueue sends new deliveries through the queue.
+func (l *lane) takeTheQueue() {
+	l.viaQueue = true
+	l.behind[l] = struct{}{}
+}
+
+// catchesUp lets the claimer forget a lane whose deliveries need not take the way through the queue any more.
+func (l *lane) catchesUp() {
+	if !l.viaQueue && !l.backlog {
+		delete(l.behind, l)
+	}
 }
 
 // falters reports that the lane's last attempts have all failed. Its deliveries then wait in the queue and not
@@ -140,7 +236,7 @@ func (l *lane) falters() bool { return l.failures >= circuitFailures }
 
 // rests reports that a faltering lane has done what it took, and sets how long it takes nothing.
 func (l *lane) rests(now time.Time) bool {
-	if !l.falters() || l.open || l.inFlight+l.claimed.len() > 0 {
+	if !l.falters() || l.open || l.inFlight+l.nClaimed > 0 {
 		return false
 	}
 	l.restUntil = now.Add(falteringRest)
@@ -150,9 +246,12 @@ func (l *lane) rests(now time.Time) bool {
 // ahead is how many claimed deliveries the lane may have at a time: those in flight and as many that are ready
 // to follow, or what its rate lets it send soon.
 func (l *lane) ahead() int {
-	most := 2 * l.settings.MaxInFlight
-	if l.settings.RateLimit > 0 {
-		most = min(most, l.settings.RateLimit*rateAhead)
+	most := 2 * l.settings.MaxInFlight * l.unit()
+	if l.settings.Ordering == delivery.OrderKey || l.settings.Ordering == delivery.OrderStrict {
+		most = max(most, orderedAhead)
+	}
+	if limit := limitOf(l.settings); limit > 0 {
+		most = min(most, max(1, int(limit*rateAhead))*l.unit())
 	}
 	return most
 }
@@ -165,85 +264,63 @@ func (l *lane) appetite(now time.Time) int {
 	switch {
 	case !l.settings.Usable() || l.stale():
 		return 0
-	case l.open && (now.Before(l.openUntil) || l.inFlight+l.claimed.len() > 0):
+	case l.open && (now.Before(l.openUntil) || l.inFlight+l.nClaimed > 0):
 		return 0
 	case l.open:
-		return 1
+		return l.unit()
 	}
 	most := l.ahead()
 	if l.falters() {
 		if now.Before(l.restUntil) {
 			return 0
 		}
-		most = min(most, falteringAppetite)
+		most = min(most, max(falteringAppetite, l.unit()))
 	}
-	return max(0, most-l.inFlight-l.claimed.len())
+	return max(0, most-l.carried-l.nClaimed)
 }
 
-// fifo is a queue of deliveries. A withdrawn one leaves a nil behind that pop passes over.
-type fifo struct {
-	items []*delivery.Delivery
-	head  int
-	holes int
-}
-
-func (f *fifo) len() int { return len(f.items) - f.head - f.holes }
-
-func (f *fifo) push(d *delivery.Delivery) {
-	if f.head > 64 && f.head*2 > len(f.items) {
-		n := copy(f.items, f.items[f.head:])
-		clear(f.items[n:])
-		f.items, f.head = f.items[:n], 0
+// claim takes a delivery from the queue.
+func (l *lane) claim(v *delivery.Delivery) {
+	l.nClaimed++
+	if company(v) != uuid.Nil {
+		l.nFailed++
 	}
-	f.items = append(f.items, d)
+	if v.Sequence == "" {
+		l.claimed.push(v)
+		return
+	}
+	s := l.sequence(v.Sequence)
+	s.claimed.push(v)
+	l.touch(s)
 }
 
-func (f *fifo) pop() *delivery.Delivery {
-	for f.head < len(f.items) {
-		d := f.items[f.head]
-		f.items[f.head] = nil
-		f.head++
-		if d != nil {
-			return d
+// unclaim accounts for a claimed delivery that waits no longer.
+func (l *lane) unclaim(v *delivery.Delivery) {
+	l.nClaimed--
+	if company(v) != uuid.Nil {
+		l.nFailed--
+	}
+}
+
+// closedTo reports that the circuit has opened since a claim, and all but a probe must stay in the queue: what waited
+// here would keep the lane from asking for one.
+func (l *lane) closedTo(now time.Time) bool {
+	return l.open && (l.nClaimed >= l.unit() || l.nClaimed == 0 && l.appetite(now) == 0)
+}
+
+// withdraw takes a first attempt out and reports whether it was waiting.
+func (l *lane) withdraw(v *delivery.Delivery) bool {
+	if v.Sequence == "" {
+		return l.fresh.remove(v)
+	}
+	s := l.sequences[v.Sequence]
+	return s != nil && s.fresh.remove(v)
+}
+
+func (l *lane) stopTimers() {
+	for _, t := range []*time.Timer{l.timer, l.fill} {
+		if t != nil {
+			t.Stop()
 		}
-		f.holes--
 	}
-	f.items, f.head = f.items[:0], 0
-	return nil
-}
-
-// peek returns what pop would, and leaves it there.
-func (f *fifo) peek() *delivery.Delivery {
-	for _, d := range f.items[f.head:] {
-		if d != nil {
-			return d
-		}
-	}
-	return nil
-}
-
-// remove takes d out, wherever it stands, and reports whether it was there.
-func (f *fifo) remove(d *delivery.Delivery) bool {
-	for i := f.head; i < len(f.items); i++ {
-		if f.items[i] != d {
-			continue
-		}
-		f.items[i] = nil
-		if i == f.head {
-			f.head++ // the usual case: the oldest is withdrawn first
-		} else {
-			f.holes++
-		}
-		return true
-	}
-	return false
-}
-
-// drain takes everything out.
-func (f *fifo) drain() []*delivery.Delivery {
-	var all []*delivery.Delivery
-	for d := f.pop(); d != nil; d = f.pop() {
-		all = append(all, d)
-	}
-	return all
 }

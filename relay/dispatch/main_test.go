@@ -47,6 +47,8 @@ type world struct {
 	mu       sync.Mutex
 	receiver map[uuid.UUID]receiver
 	attempts []attempt
+	requests []request
+	placed   delivery.LSN // of the last delivery that got a place
 	inFlight map[uuid.UUID]int
 	peak     map[uuid.UUID]int // uuid.Nil: over all lanes
 	finished []*delivery.Delivery
@@ -59,6 +61,12 @@ type attempt struct {
 	key string
 	at  time.Duration // since the world began
 	url string
+}
+
+// request is one attempt with all that it carried.
+type request struct {
+	at   time.Duration
+	keys []string
 }
 
 func newWorld(t *testing.T, senders int) *world {
@@ -84,9 +92,11 @@ func (w *world) notify() {
 	w.hungry++
 }
 
-func (w *world) Send(ctx context.Context, d *delivery.Delivery, s *delivery.Settings) delivery.Outcome {
+func (w *world) Send(ctx context.Context, batch []*delivery.Delivery, s *delivery.Settings) delivery.Outcome {
+	d := batch[0]
 	w.mu.Lock()
 	w.attempts = append(w.attempts, attempt{d.Event.Key, time.Since(w.began), s.URL})
+	w.requests = append(w.requests, request{time.Since(w.began), names(batch)})
 	for _, id := range []uuid.UUID{d.SubscriptionID, uuid.Nil} {
 		w.inFlight[id]++
 		w.peak[id] = max(w.peak[id], w.inFlight[id])
@@ -101,10 +111,11 @@ func (w *world) Send(ctx context.Context, d *delivery.Delivery, s *delivery.Sett
 	return o
 }
 
-func (w *world) Finished(d *delivery.Delivery, _ *delivery.Settings, o delivery.Outcome) {
+func (w *world) Finished(batch []*delivery.Delivery, _ *delivery.Settings, o delivery.Outcome) (over bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.finished = append(w.finished, d)
+	w.finished = append(w.finished, batch...)
+	return o.Succeeded()
 }
 
 func (w *world) Released(all []*delivery.Delivery) {
@@ -145,6 +156,43 @@ func fresh(s *delivery.Settings, prefix string, n int) []*delivery.Delivery {
 	return all
 }
 
+// ordered makes deliveries of a sequence, named by prefix and number, with places behind all that were made before.
+func (w *world) ordered(s *delivery.Settings, sequence, prefix string, n int) []*delivery.Delivery {
+	all := fresh(s, prefix, n)
+	for _, d := range all {
+		w.placed++
+		d.Sequence, d.Event.Position = sequence, delivery.Position{LSN: w.placed, Index: 1}
+	}
+	return all
+}
+
+// names are the names of deliveries.
+func names(all []*delivery.Delivery) []string {
+	keys := make([]string, len(all))
+	for i, d := range all {
+		keys[i] = d.Event.Key
+	}
+	return keys
+}
+
+func ids(all []*delivery.Delivery) []uuid.UUID {
+	out := make([]uuid.UUID, len(all))
+	for i, d := range all {
+		out[i] = d.ID
+	}
+	return out
+}
+
+// sent is what the requests so far carried, each in its order; at is when they started.
+func (w *world) sent() (carried [][]string, at []time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.requests {
+		carried, at = append(carried, r.keys), append(at, r.at)
+	}
+	return carried, at
+}
+
 // offer offers deliveries from memory and returns how many were taken.
 func (w *world) offer(all []*delivery.Delivery) (taken int) {
 	for _, d := range all {
@@ -159,11 +207,8 @@ func (w *world) offer(all []*delivery.Delivery) (taken int) {
 func (w *world) claimed(all []*delivery.Delivery) (taken int) {
 	for _, d := range all {
 		d.Queued, d.Lease = true, time.Now().Add(time.Hour)
-		if w.Claimed(d) {
-			taken++
-		}
 	}
-	return taken
+	return len(all) - len(w.Claimed(all))
 }
 
 // keys are the attempts so far in the order in which they started.

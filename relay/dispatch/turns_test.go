@@ -45,9 +45,9 @@ func TestSendersAreBounded(t *testing.T) {
 		for range 3 {
 			w.offer(fresh(w.lane(takes(time.Second, ""), nil), "", 10))
 		}
-		pass(8 * time.Second)
+		pass(10 * time.Second)
 		require.Equal(t, 30, w.ended())
-		require.Equal(t, 4, w.peak[uuid.Nil])
+		require.LessOrEqual(t, w.peak[uuid.Nil], 4)
 	})
 }
 
@@ -69,7 +69,7 @@ func TestLanesTakeTurns(t *testing.T) {
 
 // A receiver that never answers holds its own attempts in flight, nobody else's.
 func TestHangingReceiverHoldsOnlyItsLane(t *testing.T) {
-	in(t, 20, func(w *world) {
+	in(t, 40, func(w *world) {
 		hangs := w.lane(takes(time.Hour, ""), func(s *delivery.Settings) { s.MaxInFlight = 16 })
 		lively := w.lane(takes(time.Millisecond, ""), nil)
 		w.offer(fresh(hangs, "h", 1000))
@@ -199,7 +199,7 @@ func TestRateIsKeptThroughABacklog(t *testing.T) {
 				n := w.appetite(s)
 				for _, d := range waiting[:min(n, len(waiting))] {
 					d.Queued, d.Lease = true, time.Now().Add(s.Timeout+margin)
-					require.True(t, w.Claimed(d))
+					require.Empty(t, w.Claimed([]*delivery.Delivery{d}))
 				}
 				waiting = waiting[min(n, len(waiting)):]
 				pass(100 * time.Millisecond)
@@ -224,8 +224,8 @@ func TestClaimedDeliveriesAreBoundedOverAllLanes(t *testing.T) {
 		require.Equal(t, claimedBytes-8*258, bytes, "of the estimate for an empty event with a key of two letters")
 		w.Short()
 		w.Ate(s.SubscriptionID, true)
-		pass(time.Second)
-		require.Equal(t, 1, w.asked(), "six of eight are held")
+		pass(3 * time.Second)
+		require.Equal(t, 1, w.asked(), "five of eight are held")
 		pass(time.Second)
 		require.Greater(t, w.asked(), 1)
 		pass(time.Hour)
@@ -262,12 +262,12 @@ func TestLeaseThatEndsUnderTheAttemptIsNotUsed(t *testing.T) {
 		all := fresh(s, "q", 3)
 		for _, d := range all {
 			d.Queued, d.Lease = true, time.Now().Add(45*time.Second)
-			require.True(t, w.Claimed(d))
+			require.Empty(t, w.Claimed([]*delivery.Delivery{d}))
 		}
 		pass(2 * time.Minute)
 		require.Equal(t, []string{"q0"}, w.keys(), "20 s later, an attempt of up to 30 s would outlast the lease")
 		require.Equal(t, all[1:], w.givenBack())
-		require.Equal(t, 32, w.appetite(s))
+		require.Equal(t, 4, w.appetite(s), "all that there is room for")
 		w.claimed(fresh(s, "r", 1))
 		pass(time.Minute)
 		require.Equal(t, []string{"q0", "r0"}, w.keys())
@@ -281,11 +281,11 @@ func TestLeaseThatIsOverIsNotGivenBack(t *testing.T) {
 		all := fresh(s, "q", 2)
 		for _, d := range all {
 			d.Queued, d.Lease = true, time.Now().Add(45*time.Second)
-			require.True(t, w.Claimed(d))
+			require.Empty(t, w.Claimed([]*delivery.Delivery{d}))
 		}
 		pass(2 * time.Minute)
 		require.Equal(t, []string{"q0"}, w.keys())
 		require.Empty(t, w.givenBack())
-		require.Equal(t, 32, w.appetite(s))
+		require.Equal(t, 4, w.appetite(s), "all that there is room for")
 	})
 }
