@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -17,21 +18,14 @@ import (
 // maxEndpoints bounds the cache of compiled settings; an entry takes about a kilobyte.
 const maxEndpoints = 8192
 
-// The formats and signatures that this package knows.
-const (
-	formatEnvelope  = "envelope"
-	formatRaw       = "raw"
-	signatureSHA256 = "sha256"
-	signatureNone   = "none"
-)
-
 // endpoint is what a subscription's settings amount to, worked out once.
 type endpoint struct {
 	from    *delivery.Settings // a copy
-	err     error              // why no request can be made; nothing below is set then
+	err     error              // why no request can be made; what is below is not to be used then
 	request *http.Request      // method and URL; copied for each request
 	headers http.Header        // the subscription's own; shared between requests, never changed
-	raw     bool               // the body is the payload alone
+	format  *format
+	scheme  *scheme
 	keys    keys
 	hidden  []string // what must not show up in an Outcome
 }
@@ -44,37 +38,25 @@ func Check(set *delivery.Settings) error { return compile(set).err }
 func compile(set *delivery.Settings) *endpoint {
 	own := *set
 	own.Headers = slices.Clone(set.Headers)
-	e := &endpoint{from: &own, raw: set.PayloadFormat == formatRaw, hidden: hiddenIn(set)}
-	target, urlErr := parseURL(set.URL)
-	headers, headerErr := buildHeaders(set.Headers)
-	if e.err = errors.Join(urlErr, headerErr, checkFormat(set.PayloadFormat), checkSignature(set.Signature)); e.err != nil {
+	e := &endpoint{from: &own, hidden: hiddenIn(set)}
+	var errs [5]error
+	var target *url.URL
+	target, errs[0] = parseURL(set.URL)
+	e.headers, errs[1] = buildHeaders(set.Headers)
+	e.format, errs[2] = formatOf(set)
+	e.scheme, errs[3] = schemeOf(set.Signature)
+	if errs[3] == nil && e.scheme.key != nil {
+		e.keys, errs[3] = newKeys(set, e.scheme, time.Now())
+	}
+	errs[4] = checkVerification(set.Verification)
+	if e.err = errors.Join(errs[:]...); e.err != nil {
 		return e
 	}
-	e.headers = headers
 	e.request = &http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	if set.Signature != signatureNone {
-		e.keys = newKeys(set)
-	}
 	return e
-}
-
-func checkFormat(format string) error {
-	switch format {
-	case "", formatEnvelope, formatRaw:
-		return nil
-	}
-	return errors.New("payload_format " + strconv.Quote(format) + " is not known: use envelope or raw")
-}
-
-func checkSignature(signature string) error {
-	switch signature {
-	case "", signatureSHA256, signatureNone:
-		return nil
-	}
-	return errors.New("signature " + strconv.Quote(signature) + " is not known: use sha256 or none")
 }
 
 // parseURL accepts what a request can be sent to. Its errors never quote the URL, whose user information and
@@ -110,7 +92,8 @@ func (e *endpoint) same(set *delivery.Settings) bool {
 	return f.Revision == set.Revision && f.URL == set.URL &&
 		f.Secret == set.Secret && f.PreviousSecret == set.PreviousSecret &&
 		f.PreviousSecretExpiresAt.Equal(set.PreviousSecretExpiresAt) &&
-		f.Signature == set.Signature && f.PayloadFormat == set.PayloadFormat &&
+		f.Signature == set.Signature && f.Verification == set.Verification && f.BatchSize == set.BatchSize &&
+		f.PayloadFormat == set.PayloadFormat && f.PayloadVersion == set.PayloadVersion &&
 		slices.Equal(f.Headers, set.Headers)
 }
 

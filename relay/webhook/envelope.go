@@ -8,8 +8,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
 
-	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
+)
+
+// What an envelope takes beside the event's own texts, in bytes, with some to spare.
+const (
+	envelopeSize   = 192
+	envelopeV2Size = envelopeSize + 224
 )
 
 // AppendEnvelope appends the envelope format of d to dst:
@@ -21,25 +26,49 @@ import (
 // microseconds) and attempt counts from 1. Bytes of the event type that are not UTF-8 become U+FFFD. The
 // result is valid JSON whenever the payload is.
 func AppendEnvelope(dst []byte, d *delivery.Delivery, attempt int) []byte {
-	at := d.Event.CommittedAt
-	if fault.Bug(fault.BodyChanges) {
-		at = time.Now()
-	}
 	dst = append(dst, `{"event_type":`...)
 	dst = gjson.AppendJSONString(dst, d.Event.Type)
 	dst = append(dst, `,"event_data":`...)
-	if len(d.Event.Payload) == 0 {
-		dst = append(dst, "null"...)
-	} else {
-		dst = append(dst, d.Event.Payload...)
-	}
+	dst = appendPayload(dst, d)
 	dst = append(dst, `,"webhook_id":"`...)
 	dst = appendUUID(dst, d.ID)
 	dst = append(dst, `","timestamp":"`...)
-	dst = appendTimestamp(dst, at)
+	dst = appendTimestamp(dst, committedAt(d))
 	dst = append(dst, `","attempt":`...)
 	dst = strconv.AppendInt(dst, int64(attempt), 10)
 	return append(dst, '}')
+}
+
+// appendEnvelopeV2 appends version 2 of the envelope, which says everything that is known of the event:
+//
+//	{…as version 1…,"version":2,"event_id":…,"key":…,"tenant":…,"source":…,"correlation_id":…,"created_at":…}
+//
+// key, source and correlation_id are null where the event has none; tenant is a string, empty for the only
+// tenant. created_at is the event's own time, in the form of timestamp.
+func appendEnvelopeV2(dst []byte, d *delivery.Delivery) []byte {
+	e := d.Event
+	dst = AppendEnvelope(dst, d, d.Attempts+1)
+	dst = append(dst[:len(dst)-len("}")], `,"version":2,"event_id":"`...)
+	dst = appendUUID(dst, e.ID)
+	dst = append(dst, `","key":`...)
+	dst = appendOptional(dst, e.Key)
+	dst = append(dst, `,"tenant":`...)
+	dst = gjson.AppendJSONString(dst, e.Tenant)
+	dst = append(dst, `,"source":`...)
+	dst = appendOptional(dst, e.Source)
+	dst = append(dst, `,"correlation_id":`...)
+	dst = appendOptional(dst, e.CorrelationID)
+	dst = append(dst, `,"created_at":"`...)
+	dst = appendTimestamp(dst, e.CreatedAt)
+	return append(dst, `"}`...)
+}
+
+// appendOptional appends a JSON string, or null for what the event does not have.
+func appendOptional(dst []byte, text string) []byte {
+	if text == "" {
+		return append(dst, "null"...)
+	}
+	return gjson.AppendJSONString(dst, text)
 }
 
 // appendTimestamp appends t as RFC 3339 in UTC with exactly the microseconds that Postgres keeps, so that a
@@ -54,24 +83,6 @@ func appendTimestamp(dst []byte, t time.Time) []byte {
 		dst = append(dst, '0'+byte(micros/unit%10))
 	}
 	return append(dst, 'Z')
-}
-
-// envelopeSize is what an envelope takes beside payload and event type, in bytes, with some to spare.
-const envelopeSize = 192
-
-// body makes the body of a request.
-//
-// It is allocated for each request, in one piece, and not pooled. The transport may still be reading it when
-// the response is there (a receiver can answer early), so a pooled buffer would need a reader that gives it
-// up; and net/http sends headers and body in one write only for the readers of the standard library
-// (isKnownInMemoryReader in transfer.go). The second write, and the receiver's second read, cost several
-// times what the allocation does.
-func (e *endpoint) body(d *delivery.Delivery, attempt int) []byte {
-	if e.raw {
-		return d.Event.Payload
-	}
-	size := envelopeSize + len(d.Event.Payload) + len(d.Event.Type)
-	return AppendEnvelope(make([]byte, 0, size), d, attempt)
 }
 
 // appendUUID appends id in its canonical text form.

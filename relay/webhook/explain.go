@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/walhook/walhook/relay/delivery"
 )
 
@@ -21,6 +23,9 @@ const maxErrorText = 300
 // net/http has none (a malformed answer, headers that are too large), by what is left.
 func (e *endpoint) explain(ctx context.Context, err error) (delivery.Reason, string) {
 	var timeout attemptTimeout
+	var refused *RefusedError
+	var proxy *proxyError
+	var stream *streamError
 	var dial *dialError
 	var handshake *handshakeError
 	var op *net.OpError
@@ -29,6 +34,10 @@ func (e *endpoint) explain(ctx context.Context, err error) (delivery.Reason, str
 		return delivery.ReasonTimeout, timeout.Error()
 	case cause != nil:
 		return delivery.ReasonStopped, "the relay stopped before the attempt ended"
+	case errors.As(err, &refused):
+		return delivery.ReasonAddress, e.tell(refused.Error())
+	case errors.As(err, &proxy):
+		return delivery.ReasonConnect, e.tell("connect to the proxy: " + dialText(proxy.err))
 	case errors.As(err, &dial):
 		return delivery.ReasonConnect, e.tell("connect to " + e.request.URL.Host + ": " + dialText(dial.err))
 	case errors.As(err, &handshake):
@@ -36,12 +45,14 @@ func (e *endpoint) explain(ctx context.Context, err error) (delivery.Reason, str
 	case errors.As(err, &op) && op.Op == "remote error":
 		// In TLS 1.3 a server refuses a client only after the handshake has ended for the client.
 		return delivery.ReasonTLS, e.tell("TLS alert from " + e.request.URL.Host + ": " + op.Err.Error())
+	case errors.As(err, &stream):
+		return delivery.ReasonReset, e.tell(stream.Error())
 	case broken(err):
 		return delivery.ReasonReset, "the connection broke before an answer: " + brokenText(err)
 	case errors.Is(err, errNeverSent):
 		return delivery.ReasonReset, errNeverSent.Error()
 	}
-	return delivery.ReasonProtocol, e.tell("the answer is not valid HTTP/1.1: " + innermost(err).Error())
+	return delivery.ReasonProtocol, e.tell("the answer is not valid HTTP: " + innermost(err).Error())
 }
 
 // broken reports that the connection ended, by its own type: an orderly end, a reset or a failed write.
@@ -132,6 +143,11 @@ func hiddenIn(set *delivery.Settings) []string {
 			hidden = append(hidden, text)
 		}
 	}
+	for _, secret := range hidden[:2] { // the key alone, without what tells its kind
+		for _, prefix := range []string{prefixSymmetric, prefixPrivate} {
+			add(strings.TrimPrefix(secret, prefix))
+		}
+	}
 	for _, h := range set.Headers {
 		if carriesCredentials(h.Name) {
 			_, credentials, _ := strings.Cut(h.Value, " ") // "Bearer …", "Basic …"
@@ -141,10 +157,33 @@ func hiddenIn(set *delivery.Settings) []string {
 	}
 	if u, err := url.Parse(set.URL); err == nil {
 		add(u.RawQuery)
+		for _, values := range u.Query() { // a receiver may show them one by one
+			for _, value := range values {
+				add(value)
+			}
+		}
+	}
+	for _, text := range slices.Clone(hidden) { // and anything in JSON
+		if quoted := string(gjson.AppendJSONString(nil, text)); len(quoted) > len(text)+2 {
+			add(quoted[1 : len(quoted)-1])
+		}
 	}
 	hidden = slices.DeleteFunc(hidden, func(text string) bool { return text == "" })
 	slices.SortFunc(hidden, func(a, b string) int { return len(b) - len(a) })
 	return hidden
+}
+
+// withoutBeginning drops the beginning of a secret from the end of a text that was cut off there. Three bytes of one
+// give nothing away.
+func (e *endpoint) withoutBeginning(text string) string {
+	for _, secret := range e.hidden {
+		for n := min(len(secret)-1, len(text)); n > 3; n-- {
+			if strings.HasSuffix(text, secret[:n]) {
+				return text[:len(text)-n]
+			}
+		}
+	}
+	return text
 }
 
 // minHidden is the length from which a header's value or a query is taken for a secret, in bytes. Anything

@@ -3,6 +3,9 @@ package webhook
 import (
 	"crypto/x509"
 	"net/http"
+	"time"
+
+	"github.com/walhook/walhook/relay/delivery"
 )
 
 // TrustForTest makes the Sender accept certificates of these authorities.
@@ -34,3 +37,28 @@ func (s *Sender) CarryForTest(carry func(*http.Request) (*http.Response, error))
 type carrier func(*http.Request) (*http.Response, error)
 
 func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+
+// ValueForTest signs with one key in the named way, as a request with this id at this time does.
+func ValueForTest(signature string, key []byte, id string, at time.Time, body string) string {
+	m := message{id: id, at: at, body: []byte(body)}
+	return schemes[signature].value(&m, []*signer{newSigner(key)})
+}
+
+// What parses foreign bytes, for fuzzing.
+var (
+	BuildHeadersForTest     = buildHeaders
+	ParseURLForTest         = parseURL
+	PermissionForTest       = permission
+	AnswersChallengeForTest = answersChallenge
+	URIReferenceForTest     = uriReference
+)
+
+// CloudEventForTest writes d in the JSON format.
+func CloudEventForTest(d *delivery.Delivery) []byte { return appendCloudEvent(nil, d) }
+
+// CloudEventHeadersForTest writes the attributes of d as headers.
+func CloudEventHeadersForTest(d *delivery.Delivery) http.Header {
+	h := http.Header{}
+	addCloudEvent(h, d)
+	return h
+}

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
 
 	"github.com/walhook/walhook/relay/delivery"
@@ -20,23 +21,34 @@ const (
 	headerID        = "X-Webhook-Id"
 	headerAttempt   = "X-Webhook-Attempt"
 	headerSignature = "X-Webhook-Signature"
+	headerBatch     = "X-Webhook-Batch"
 )
+
+// headerOrigin tells a receiver that was asked for its permission who sends (CloudEvents HTTP 1.1 Web Hooks
+// 1.0.2, sections 2.1 and 4.1.2).
+const headerOrigin = "Webhook-Request-Origin"
 
 // maxTraceHeader bounds a traceparent or tracestate, in bytes. W3C Trace Context asks for 512 to be passed
 // on; the bound keeps a producer's mistake from making receivers refuse the request for its size.
 const maxTraceHeader = 4 << 10
 
 // reserved headers are set by the relay, belong to the connection, or would change how often net/http sends
-// the request. Names beginning with x-webhook-, webhook- or proxy- are reserved as well.
+// the request. outbox.valid_headers in SQL refuses the same.
 var reserved = map[string]bool{
-	"Connection": true, "Content-Encoding": true, "Content-Length": true, "Content-Type": true,
-	"Expect": true, "Host": true, "Idempotency-Key": true, "Keep-Alive": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "User-Agent": true, "X-Idempotency-Key": true,
+	"Accept-Encoding": true, "Connection": true, "Content-Encoding": true, "Content-Length": true, "Content-Type": true,
+	"Expect": true, "Host": true, "Idempotency-Key": true, "Keep-Alive": true, "Stripe-Signature": true, "Te": true,
+	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "User-Agent": true, "X-Idempotency-Key": true,
+}
+
+// reservedPrefixes are the beginnings of those that signatures and formats use. They are reserved whatever the
+// subscription's own are, so that a receiver can rely on what such a header says.
+var reservedPrefixes = []string{
+	"Ce-", "Proxy-", "Webhook-", "X-Github-", "X-Hub-Signature", "X-Shopify-", "X-Slack-", "X-Webhook-",
 }
 
 func isReserved(name string) bool {
-	return reserved[name] || strings.HasPrefix(name, "X-Webhook-") ||
-		strings.HasPrefix(name, "Webhook-") || strings.HasPrefix(name, "Proxy-")
+	return reserved[name] ||
+		slices.ContainsFunc(reservedPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // buildHeaders checks a subscription's headers and puts them in the form that net/http sends. Errors name the
@@ -62,49 +74,81 @@ func buildHeaders(list []delivery.Header) (http.Header, error) {
 
 // header makes the header of one request. Values are slices of one array, and those that never change are
 // shared, so that an ordinary request costs the map, the array and the strings that are its own.
-func (s *Sender) header(e *endpoint, d *delivery.Delivery, attempt int, body []byte, now time.Time) http.Header {
-	h := make(http.Header, 8+len(e.headers))
+func (s *Sender) header(e *endpoint, m *message) http.Header {
+	h := make(http.Header, 8+len(e.scheme.extra)+len(e.headers))
 	for name, values := range e.headers {
 		h[name] = values
 	}
-	h["Content-Type"] = s.contentType
+	h["Content-Type"] = m.contentType
 	h["User-Agent"] = s.userAgent
-	values := [...]string{headerText(d.Event.Type), idText(d), strconv.Itoa(attempt), e.keys.sign(body, now)}
+	value, along := e.scheme.sign(m, &e.keys)
+	values := [...]string{m.event, m.id, strconv.Itoa(m.attempt), value}
 	h[headerEvent] = values[0:1:1]
 	h[headerID] = values[1:2:2]
 	h[headerAttempt] = values[2:3:3]
-	if values[3] != "" {
-		h[headerSignature] = values[3:4:4]
+	if value != "" {
+		h[e.scheme.header] = values[3:4:4]
 	}
-	addTrace(h, d.Event.Headers)
+	if along != "" {
+		h[headerSignature] = []string{along}
+	}
+	e.scheme.addExtra(h, m)
+	if e.from.Verification == delivery.VerifyCloudEvents {
+		h[headerOrigin] = s.origin
+	}
+	e.addContent(h, m)
 	return h
 }
 
-func idText(d *delivery.Delivery) string {
-	var room [36]byte
-	return string(appendUUID(room[:0], d.ID))
+// addContent adds what follows from the deliveries in the request.
+func (e *endpoint) addContent(h http.Header, m *message) {
+	if m.elements > 0 {
+		h[headerBatch] = []string{strconv.Itoa(m.elements)}
+	} else if m.only != nil && e.format.header != nil {
+		e.format.header(h, m.only)
+	}
+	if m.only != nil {
+		addTrace(h, m.only.Event.Headers)
+	}
 }
 
-// addTrace passes the event's trace context on (W3C Trace Context), where it can be a header's value.
+func idText(id uuid.UUID) string {
+	var room [36]byte
+	return string(appendUUID(room[:0], id))
+}
+
+// addTrace passes the event's trace context on. A tracestate of the subscription's own would belong to
+// another trace.
 func addTrace(h http.Header, eventHeaders []byte) {
-	if len(eventHeaders) <= len("{}") {
+	parent, state := traceContext(eventHeaders)
+	if parent == "" {
 		return
-	}
-	parent, ok := traceValue(eventHeaders, "traceparent")
-	if !ok {
-		return // a tracestate means nothing without it
 	}
 	h["Traceparent"] = []string{parent}
 	delete(h, "Tracestate")
-	if state, ok := traceValue(eventHeaders, "tracestate"); ok {
+	if state != "" {
 		h["Tracestate"] = []string{state}
 	}
 }
 
-func traceValue(eventHeaders []byte, name string) (string, bool) {
+// traceContext returns the event's trace context (W3C Trace Context) where it can be a header's value; parts
+// that are missing are empty. A tracestate means nothing without a traceparent.
+func traceContext(eventHeaders []byte) (parent, state string) {
+	if len(eventHeaders) <= len("{}") {
+		return "", ""
+	}
+	if parent = traceValue(eventHeaders, "traceparent"); parent == "" {
+		return "", ""
+	}
+	return parent, traceValue(eventHeaders, "tracestate")
+}
+
+func traceValue(eventHeaders []byte, name string) string {
 	v := gjson.GetBytes(eventHeaders, name)
-	ok := v.Type == gjson.String && v.Str != "" && len(v.Str) <= maxTraceHeader && validHeaderValue(v.Str)
-	return v.Str, ok
+	if v.Type != gjson.String || len(v.Str) > maxTraceHeader || !validHeaderValue(v.Str) {
+		return ""
+	}
+	return v.Str
 }
 
 // headerText makes a header's value of any text. What cannot stand in one is percent-encoded as a whole; an
@@ -120,8 +164,7 @@ func headerText(text string) string {
 func validHeaderName(name string) bool {
 	for i := range len(name) {
 		c := name[i]
-		letterOrDigit := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
-		if !letterOrDigit && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+		if !isAlphanumeric(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}

@@ -85,11 +85,11 @@ func TestEarlyAnswer(t *testing.T) {
 		group.Go(func() {
 			for range 10 {
 				if worker%2 == 0 {
-					out := s.Send(t.Context(), newDelivery(bigPayload), settings(early.url))
+					out := s.Send(t.Context(), []*delivery.Delivery{newDelivery(bigPayload)}, settings(early.url))
 					require.Contains(t, []delivery.Reason{delivery.ReasonStatus, delivery.ReasonReset}, out.Reason)
 					continue
 				}
-				out := s.Send(t.Context(), newDelivery(bigPayload), settings(verifying.URL))
+				out := s.Send(t.Context(), []*delivery.Delivery{newDelivery(bigPayload)}, settings(verifying.URL))
 				require.True(t, out.Succeeded(), out.Error)
 			}
 		})
@@ -166,7 +166,7 @@ func TestManyAtOnce(t *testing.T) {
 			set := settings(url)
 			set.PayloadFormat = "raw"
 			for i := range each {
-				out := s.Send(t.Context(), newDelivery(stringOf(byte('a'+worker), 1+i*100)), set)
+				out := s.Send(t.Context(), []*delivery.Delivery{newDelivery(stringOf(byte('a'+worker), 1+i*100))}, set)
 				require.True(t, out.Succeeded(), out.Error)
 				require.Equal(t, "ok", out.Body)
 				require.Less(t, out.Duration, 5*time.Second)

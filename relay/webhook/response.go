@@ -34,11 +34,14 @@ func (s *Sender) readBody(resp *http.Response, cancel func(), e *endpoint) strin
 	defer s.responses.Put(buffer)
 
 	n, err := io.ReadFull(resp.Body, *buffer)
-	kept := cleanText((*buffer)[:n], s.maxResponse)
+	kept := e.blot(cleanText((*buffer)[:n], s.maxResponse))
+	if err == nil {
+		kept = e.withoutBeginning(kept)
+	}
 	for total := n; err == nil && total < maxRead; total += n {
 		n, err = resp.Body.Read(*buffer)
 	}
-	return cut(e.blot(kept), s.maxResponse)
+	return cut(kept, s.maxResponse)
 }
 
 // cleanText makes text that Postgres can store of any bytes: what is not UTF-8 and every NUL become U+FFFD,

@@ -24,42 +24,48 @@ type attemptTimeout time.Duration
 
 func (t attemptTimeout) Error() string { return "no answer within " + time.Duration(t).String() }
 
-// Send makes one attempt, number d.Attempts+1, and waits for what comes of it, at most set.Timeout (30 s when
-// that is not positive). It never fails: whatever goes wrong is an Outcome.
+// Send makes one attempt for all deliveries of batch, number d.Attempts+1 of each, and waits for what comes of
+// it, at most set.Timeout (30 s when that is not positive). It never fails: whatever goes wrong is an Outcome,
+// which is that of every delivery in the batch. batch has at least one delivery; their order is that of the
+// request's array, and a batch that is sent again in the same order has the same X-Webhook-ID.
 //
 // An answer of 200-299 is a success as soon as its status line and headers are there, even when its body
 // breaks off. When ctx ends before the attempt does, the reason is ReasonStopped. Neither Body nor Error
 // ever holds a secret of the subscription or its URL's query.
-func (s *Sender) Send(ctx context.Context, d *delivery.Delivery, set *delivery.Settings) delivery.Outcome {
+func (s *Sender) Send(ctx context.Context, batch []*delivery.Delivery, set *delivery.Settings) delivery.Outcome {
 	out := delivery.Outcome{StartedAt: time.Now()}
 	e := s.endpoints.get(set)
 	if e.err != nil {
 		out.Reason, out.Error = delivery.ReasonSettings, e.tell(strings.ReplaceAll(e.err.Error(), "\n", "; "))
 		return out
 	}
-	timeout := set.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
-	}
-	attemptCtx, cancel := context.WithTimeoutCause(ctx, timeout, attemptTimeout(timeout))
+	attemptCtx, cancel := withTimeout(ctx, set)
 	defer cancel()
-	s.attempt(attemptCtx, cancel, d, e, &out)
+	s.attempt(attemptCtx, cancel, batch, e, &out)
 	out.Duration = time.Since(out.StartedAt)
 	return out
 }
 
+// withTimeout bounds an attempt as a whole.
+func withTimeout(ctx context.Context, set *delivery.Settings) (context.Context, context.CancelFunc) {
+	timeout := set.Timeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	return context.WithTimeoutCause(ctx, timeout, attemptTimeout(timeout))
+}
+
 // attempt builds, signs and posts the request and fills out.
-func (s *Sender) attempt(ctx context.Context, cancel func(), d *delivery.Delivery, e *endpoint, out *delivery.Outcome) {
-	number := d.Attempts + 1
-	body := e.body(d, number)
-	resp, err := s.post(ctx, e, s.header(e, d, number, body, out.StartedAt), body)
+func (s *Sender) attempt(ctx context.Context, cancel func(), batch []*delivery.Delivery, e *endpoint, out *delivery.Outcome) {
+	m := e.message(batch, out.StartedAt)
+	resp, err := s.do(ctx, e, http.MethodPost, s.header(e, &m), m.body)
 	if err != nil {
 		out.Reason, out.Error = e.explain(ctx, err)
 		return
 	}
 	fault.Point(fault.WebhookAnswered)
 	defer func() { _ = resp.Body.Close() }()
-	out.Status = resp.StatusCode
+	out.Status, out.Gone = resp.StatusCode, resp.StatusCode == http.StatusGone
 	out.Reason, out.Error = judge(resp, e)
 	out.RetryAfter = retryAfterOf(resp, time.Now())
 	out.Body = s.readBody(resp, cancel, e)
@@ -68,12 +74,12 @@ func (s *Sender) attempt(ctx context.Context, cancel func(), d *delivery.Deliver
 // errNeverSent is an established connection that ended before the request was written to it.
 var errNeverSent = errors.New("the server closed the connection before the request was sent")
 
-// post sends the request, once. The second round of the loop is the gap that the package comment describes:
+// do sends the request, once. The second round of the loop is the gap that the package comment describes:
 // it is entered only when the transport never read a byte of the body.
-func (s *Sender) post(ctx context.Context, e *endpoint, h http.Header, body []byte) (*http.Response, error) {
+func (s *Sender) do(ctx context.Context, e *endpoint, method string, h http.Header, body []byte) (*http.Response, error) {
 	for again := false; ; again = true {
 		req := e.request.WithContext(ctx)
-		req.Header = h
+		req.Method, req.Header = method, h
 		reader := bytes.NewReader(body)
 		if len(body) > 0 {
 			req.ContentLength = int64(len(body))

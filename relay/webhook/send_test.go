@@ -23,7 +23,7 @@ func TestRequest(t *testing.T) {
 	set := settings(url + "/hook?x=1#part")
 	set.Headers = []delivery.Header{{Name: "x-team", Value: "blue"}, {Name: "X-Team", Value: "red"}}
 
-	out := newSender(t).Send(t.Context(), d, set)
+	out := newSender(t).Send(t.Context(), []*delivery.Delivery{d}, set)
 	checkOutcome(t, out)
 	require.Equal(t, delivery.ReasonNone, out.Reason, out.Error)
 	require.Equal(t, 200, out.Status)
@@ -54,7 +54,7 @@ func TestRawFormatSendsThePayloadAlone(t *testing.T) {
 	s, set := newSender(t), settings(url)
 	set.PayloadFormat = "raw"
 	for _, payload := range []string{`{"n":1}`, ""} {
-		out := s.Send(t.Context(), newDelivery(payload), set)
+		out := s.Send(t.Context(), []*delivery.Delivery{newDelivery(payload)}, set)
 		require.True(t, out.Succeeded(), out.Error)
 		r := <-got
 		require.Equal(t, payload, string(r.body))
@@ -72,7 +72,7 @@ func TestPayloadsArriveUnchanged(t *testing.T) {
 		"9 MB":                `{"blob":"` + strings.Repeat("x", 9<<20) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			out := s.Send(t.Context(), newDelivery(payload), set)
+			out := s.Send(t.Context(), []*delivery.Delivery{newDelivery(payload)}, set)
 			require.True(t, out.Succeeded(), out.Error)
 			r := <-got
 			require.True(t, strings.Contains(string(r.body), `"event_data":`+payload+`,"webhook_id"`))
@@ -81,7 +81,8 @@ func TestPayloadsArriveUnchanged(t *testing.T) {
 	}
 }
 
-// TestEveryStatus goes through every status that a response can end with.
+// TestEveryStatus goes through every status that a response can end with, each behind interim responses and
+// with every kind of Retry-After.
 func TestEveryStatus(t *testing.T) {
 	s := newSender(t)
 	answer := make(chan string, 1)
@@ -90,27 +91,52 @@ func TestEveryStatus(t *testing.T) {
 		}
 	})
 	set := settings(server.url)
+	const noise = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\nLocation: /x\r\n\r\n"
+	waits := []struct {
+		header string
+		want   time.Duration // of a 429 or 503
+	}{
+		{"Retry-After: 7\r\n", 7 * time.Second},
+		{"Retry-After: 0\r\n", time.Second},
+		{"Retry-After: -7\r\n", 0},
+		{"Retry-After: soon\r\n", 0},
+		{"Retry-After:\r\n", 0},
+		{"Retry-After: 315360000\r\n", 24 * time.Hour},
+		{"Retry-After: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 24 * time.Hour},
+		{"Retry-After: Fri, 01 Jan 1999 00:00:00 GMT\r\n", 0},
+		{"Retry-After: 7\r\nRetry-After: 8\r\n", 7 * time.Second},
+		{"", 0},
+	}
 	for code := 200; code <= 999; code++ {
-		answer <- "HTTP/1.1 " + strconv.Itoa(code) + " Whatever\r\nContent-Length: 0\r\nRetry-After: 7\r\n\r\n"
-		out := send(t, s, set)
-		want := delivery.ReasonStatus
-		switch code / 100 {
-		case 2:
-			want = delivery.ReasonNone
-		case 3:
-			want = delivery.ReasonRedirect
+		wait := waits[code%len(waits)]
+		if code != 429 && code != 503 {
+			checkStatus(t, s, set, answer, code, noise, wait.header, 0)
+			continue
 		}
-		require.Equal(t, want, out.Reason, code)
-		require.Equal(t, code, out.Status)
-		require.Equal(t, want != delivery.ReasonNone, strings.Contains(out.Error, strconv.Itoa(code)), out.Error)
-		require.NotContains(t, out.Error, "Whatever", "the phrase is the server's to choose")
-		if code == 429 || code == 503 {
-			require.Equal(t, 7*time.Second, out.RetryAfter)
-		} else {
-			require.Zero(t, out.RetryAfter, code)
+		for _, wait := range waits {
+			checkStatus(t, s, set, answer, code, noise, wait.header, wait.want)
 		}
 	}
 	require.EqualValues(t, 1, server.connections.Load(), "responses without a body keep the connection")
+}
+
+func checkStatus(t *testing.T, s *webhook.Sender, set *delivery.Settings, answer chan string, code int, noise, header string, wait time.Duration) {
+	t.Helper()
+	answer <- noise + "HTTP/1.1 " + strconv.Itoa(code) + " Whatever\r\nContent-Length: 0\r\n" + header + "\r\n"
+	out := send(t, s, set)
+	want := delivery.ReasonStatus
+	switch code / 100 {
+	case 2:
+		want = delivery.ReasonNone
+	case 3:
+		want = delivery.ReasonRedirect
+	}
+	require.Equal(t, want, out.Reason, code)
+	require.Equal(t, code, out.Status)
+	require.Equal(t, code == 410, out.Gone, code)
+	require.Equal(t, want != delivery.ReasonNone, strings.Contains(out.Error, strconv.Itoa(code)), out.Error)
+	require.NotContains(t, out.Error, "Whatever", "the phrase is the server's to choose")
+	require.Equal(t, wait, out.RetryAfter, "%d %s", code, header)
 }
 
 func TestSwitchingProtocolsIsNoAnswer(t *testing.T) {
@@ -176,4 +202,13 @@ func TestParentStopsAfterTheAnswer(t *testing.T) {
 	}
 	require.Equal(t, delivery.ReasonStatus, out.Reason, "an answer that came is an answer")
 	require.Equal(t, 500, out.Status)
+}
+
+// TestAnErrorInTheBodyIsASuccess: the status decides alone, and the body is kept for people.
+func TestAnErrorInTheBodyIsASuccess(t *testing.T) {
+	const body = `{"error":"<script>alert(1)</script>"}`
+	url, _ := receiver(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	out := send(t, newSender(t), settings(url))
+	require.True(t, out.Succeeded())
+	require.Equal(t, body, out.Body)
 }

@@ -1,10 +1,12 @@
 package webhook_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/walhook/walhook/relay/delivery"
@@ -32,9 +34,14 @@ func TestSettingsThatMakeNoRequest(t *testing.T) {
 		{func(s *delivery.Settings) { s.URL = "http://example.com/%zz" }, "url cannot be parsed"},
 		{func(s *delivery.Settings) { s.URL = "http://[:::]/" }, "url cannot be parsed"},
 		{func(s *delivery.Settings) { s.URL = "http://[1]:80/" }, "url cannot be parsed"},
-		{func(s *delivery.Settings) { s.PayloadFormat = "xml" }, `payload_format "xml" is not known: use envelope or raw`},
-		{func(s *delivery.Settings) { s.Signature = "md5" }, `signature "md5" is not known: use sha256 or none`},
+		{func(s *delivery.Settings) { s.PayloadFormat = "xml" }, `payload_format "xml" is not known: use envelope, standard, cloudevents, cloudevents-binary or raw`},
+		{func(s *delivery.Settings) { s.Signature = "md5" }, `signature "md5" is not known: use sha256, standard, standard-ed25519, github, stripe, shopify, slack or none`},
 		{func(s *delivery.Settings) { s.Signature, s.PayloadFormat = "md5", "xml" }, `raw; signature "md5"`},
+		{func(s *delivery.Settings) { s.PayloadVersion = 3 }, "payload_version 3 is not known: use 1 or 2"},
+		{func(s *delivery.Settings) { s.PayloadVersion = -1 }, "payload_version -1 is not known"},
+		{func(s *delivery.Settings) { s.Verification = "mail" }, `verification "mail" is not known: use none, cloudevents or slack`},
+		{func(s *delivery.Settings) { s.PayloadFormat, s.BatchSize = "cloudevents-binary", 2 },
+			"payload_format cloudevents-binary has no batches, and batch_size is 2: use cloudevents, or a batch_size of 1"},
 	} {
 		set := settings(server.url)
 		test.change(set)
@@ -52,7 +59,9 @@ func TestHeadersThatAreRefused(t *testing.T) {
 	for _, name := range []string{
 		"Host", "host", "Content-Length", "Connection", "Transfer-Encoding", "Trailer", "Upgrade", "TE", "Expect",
 		"Keep-Alive", "Proxy-Authorization", "Content-Type", "Content-Encoding", "User-Agent", "X-Webhook-ID",
-		"x-webhook-signature", "X-Webhook-Anything", "webhook-id", "Idempotency-Key", "X-Idempotency-Key",
+		"x-webhook-signature", "X-Webhook-Anything", "webhook-id", "Idempotency-Key", "X-Idempotency-Key", "Accept-Encoding",
+		"X-Hub-Signature", "X-Hub-Signature-256", "x-github-event", "X-GitHub-Anything", "Stripe-Signature", "X-Shopify-Topic",
+		"X-Slack-Signature", "ce-id", "CE-Anything", "WebHook-Request-Origin",
 		"", "two words", "colon:", "new\nline", "nul\x00", "ümlaut",
 	} {
 		set := settings(server.url)
@@ -77,11 +86,14 @@ func requireSettingsError(t *testing.T, out delivery.Outcome, text string) {
 func TestHeadersThatPass(t *testing.T) {
 	url, got := receiver(t, ok)
 	set := settings(url)
-	set.Headers = []delivery.Header{{Name: "authorization", Value: "Bearer abc"}, {Name: "X-Text", Value: "tab\tand ünïcode"}}
+	set.Headers = []delivery.Header{{Name: "authorization", Value: "Bearer abc"}, {Name: "X-Text", Value: "tab\tand ünïcode"},
+		{Name: "Cell", Value: "not ce-"}, {Name: "traceparent", Value: "00-own-own-01"}, {Name: "X-Webhooks", Value: "1"}}
 	require.Equal(t, delivery.ReasonNone, send(t, newSender(t), set).Reason)
 	r := <-got
 	require.Equal(t, "Bearer abc", r.header.Get("Authorization"))
 	require.Equal(t, "tab\tand ünïcode", r.header.Get("X-Text"))
+	require.Equal(t, "00-own-own-01", r.header.Get("Traceparent"))
+	require.Equal(t, "not ce-", r.header.Get("Cell"))
 }
 
 func TestEventsThatDoNotFitHeaders(t *testing.T) {
@@ -98,13 +110,33 @@ func TestEventsThatDoNotFitHeaders(t *testing.T) {
 	} {
 		d := newDelivery(`{}`)
 		d.Event.Type, d.Event.Headers = test.kind, []byte(test.headers)
-		out := s.Send(t.Context(), d, set)
+		out := s.Send(t.Context(), []*delivery.Delivery{d}, set)
 		require.True(t, out.Succeeded(), out.Error)
 		r := <-got
 		require.Equal(t, test.event, r.header.Get("X-Webhook-Event"))
 		require.Equal(t, test.parent, r.header.Get("Traceparent"))
 		require.Equal(t, test.state, r.header.Get("Tracestate"))
 		require.Empty(t, r.header.Get("X-Injected"))
+	}
+}
+
+// TestTraceContextIsNotMixed: the event's own comes before the subscription's, as a whole.
+func TestTraceContextIsNotMixed(t *testing.T) {
+	url, got := receiver(t, ok)
+	s, set, d := newSender(t), settings(url), newDelivery(`{}`)
+	set.Headers = []delivery.Header{{Name: "Traceparent", Value: "00-own-own-01"}, {Name: "Tracestate", Value: "own=1"}}
+	for _, test := range []struct{ headers, parent, state string }{
+		{`{}`, "00-own-own-01", "own=1"},
+		{`{"tracestate":"a=1"}`, "00-own-own-01", "own=1"},
+		{`{"traceparent":"00-a-b-01"}`, "00-a-b-01", ""},
+		{`{"traceparent":"00-a-b-01","tracestate":"a=1"}`, "00-a-b-01", "a=1"},
+	} {
+		d.Event.Headers = []byte(test.headers)
+		out := s.Send(t.Context(), []*delivery.Delivery{d}, set)
+		require.True(t, out.Succeeded(), out.Error)
+		r := <-got
+		require.Equal(t, test.parent, r.header.Get("Traceparent"))
+		require.Equal(t, test.state, r.header.Get("Tracestate"))
 	}
 }
 
@@ -120,6 +152,22 @@ func TestChangedSettingsApplyAtOnce(t *testing.T) {
 	changed.Revision = set.Revision + 1
 	require.Equal(t, delivery.ReasonNone, send(t, s, changed).Reason)
 	require.Equal(t, "1", (<-gotSecond).header.Get("X-New"))
+
+	for _, change := range []func(){
+		func() { changed.Signature = "github" },
+		func() { changed.PayloadFormat = "standard" },
+		func() { changed.PayloadFormat, changed.PayloadVersion = "envelope", 2 },
+		func() { changed.BatchSize = 10 },
+		func() { changed.Verification = delivery.VerifyCloudEvents },
+	} {
+		before := *changed
+		send(t, s, &before)
+		was := <-gotSecond
+		change()
+		send(t, s, changed)
+		is := <-gotSecond
+		require.NotEqual(t, []any{was.header, was.body}, []any{is.header, is.body}, "%+v", changed)
+	}
 
 	changed.Headers[0].Value = "2" // the same revision, changed in place
 	require.Equal(t, delivery.ReasonNone, send(t, s, changed).Reason)
@@ -146,4 +194,22 @@ func TestCredentialsAreBlottedOut(t *testing.T) {
 	out := send(t, newSender(t), set)
 	require.Equal(t, delivery.ReasonStatus, out.Reason)
 	require.Equal(t, "[redacted], [redacted], [redacted] [redacted]!", strings.TrimSpace(out.Body))
+}
+
+// A receiver may show what it got value by value, in JSON, or in an answer of which only the beginning is kept.
+func TestCredentialsAreBlottedOutInEveryForm(t *testing.T) {
+	t.Parallel()
+	s := webhook.New(webhook.Options{MaxResponse: 24, Policy: webhook.Policy{AllowLoopback: true}, Log: zerolog.Nop()})
+	t.Cleanup(s.Close)
+	for body, want := range map[string]string{
+		`{"key":"abc/efgh12"}`:          `{"key":"[redacted]"}`,
+		`{"s":"say \"hello\""}`:         `{"s":"[redacted]"}`,
+		`ten bytes, say "hello"`:        `ten bytes, [redacted]`,
+		`fifteen bytes, say "hello"`:    `fifteen bytes, `,
+		`twenty-one bytes, is say "hel`: `twenty-one bytes, is say`,
+	} {
+		set := settings(newRawServer(t, answering("HTTP/1.1 400 x\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)).url + "?key=abc%2Fefgh12")
+		set.Secret = `say "hello"`
+		require.Equal(t, want, send(t, s, set).Body, body)
+	}
 }

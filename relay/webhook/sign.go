@@ -1,29 +1,34 @@
 package webhook
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"hash"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/walhook/walhook/internal/fault"
 	"github.com/walhook/walhook/relay/delivery"
 )
-
-// signaturePrefix begins every value of the sha256 scheme.
-const signaturePrefix = "sha256="
 
 // Sign returns the value of X-Webhook-Signature for one secret: "sha256=" and the lower-case hexadecimal
 // HMAC-SHA256 (RFC 2104) of body, keyed with the secret's bytes as they are. GitHub signs in the same way,
 // so its published vectors hold here.
 func Sign(secret delivery.Secret, body []byte) string {
-	return string(newSigner(secret).append(nil, body))
+	return schemes[signatureSHA256].value(&message{body: body}, []*signer{newSigner([]byte(secret.Reveal()))})
 }
 
-// signer signs with one secret. It keeps keyed HMAC states, because deriving them from the key costs as
-// much as signing a small body does.
-type signer struct{ states sync.Pool }
+// signer signs with one secret: with HMAC-SHA256, or with Ed25519 (RFC 8032) when it has a private key.
+type signer struct {
+	private ed25519.PrivateKey
+	// states are keyed HMAC states, kept because deriving them from the key costs as much as signing a small
+	// body does.
+	states sync.Pool
+}
 
 // signState is one keyed HMAC and room for its sum.
 type signState struct {
@@ -31,21 +36,38 @@ type signState struct {
 	sum [sha256.Size]byte
 }
 
-func newSigner(secret delivery.Secret) *signer {
-	key := []byte(secret.Reveal())
+func newSigner(key []byte) *signer {
 	s := &signer{}
 	s.states.New = func() any { return &signState{mac: hmac.New(sha256.New, key)} }
 	return s
 }
 
-// append appends "sha256=<hex>" for body to dst.
-func (s *signer) append(dst, body []byte) []byte {
+// append appends the signature of prefix and body, one behind the other, to dst.
+func (s *signer) append(dst, prefix, body []byte, in encoding) []byte {
+	if s.private != nil {
+		return in.append(dst, ed25519.Sign(s.private, slices.Concat(prefix, body)))
+	}
 	state := s.states.Get().(*signState)
 	defer s.states.Put(state)
 	state.mac.Reset()
-	_, _ = state.mac.Write(body) // a hash never fails
-	dst = append(dst, signaturePrefix...)
-	return hex.AppendEncode(dst, state.mac.Sum(state.sum[:0]))
+	_, _ = state.mac.Write(prefix) // a hash never fails
+	_, _ = state.mac.Write(body)
+	return in.append(dst, state.mac.Sum(state.sum[:0]))
+}
+
+// encoding is how a signature becomes text.
+type encoding bool
+
+const (
+	inHex    encoding = false // lower-case hexadecimal
+	inBase64 encoding = true  // RFC 4648, section 4, padded
+)
+
+func (e encoding) append(dst, signature []byte) []byte {
+	if e == inBase64 {
+		return base64.StdEncoding.AppendEncode(dst, signature)
+	}
+	return hex.AppendEncode(dst, signature)
 }
 
 // keys holds the signers of one subscription. Either may be nil.
@@ -55,32 +77,35 @@ type keys struct {
 	previousExpires time.Time // zero: never
 }
 
-func newKeys(set *delivery.Settings) keys {
-	var k keys
+// newKeys makes the signers of a subscription. A previous secret that has expired is left out, whatever it
+// holds: it may be from a time when the subscription was signed in another way.
+func newKeys(set *delivery.Settings, s *scheme, now time.Time) (k keys, err error) {
 	if set.Secret != "" {
-		k.current = newSigner(set.Secret)
+		if k.current, err = s.key("secret", set.Secret.Reveal()); err != nil {
+			return k, err
+		}
 	}
-	if set.PreviousSecret != "" {
-		k.previous = newSigner(set.PreviousSecret)
-		k.previousExpires = set.PreviousSecretExpiresAt
+	k.previousExpires = set.PreviousSecretExpiresAt
+	if set.PreviousSecret != "" && k.previousSigns(now) {
+		k.previous, err = s.key("previous_secret", set.PreviousSecret.Reveal())
 	}
-	return k
+	return k, err
 }
 
-// sign returns the header's value: the current secret's signature first, since receivers of this scheme
-// compare one value, and the previous one's behind a comma while it is valid. It is empty when no secret
-// is.
-func (k *keys) sign(body []byte, now time.Time) string {
-	var room [160]byte
-	out := room[:0]
+func (k *keys) previousSigns(now time.Time) bool {
+	return k.previousExpires.IsZero() || now.Before(k.previousExpires) || fault.Bug(fault.OldSecretKept)
+}
+
+// valid returns the signers that sign now, the current one first, since some receivers look at the first
+// signature only.
+func (k *keys) valid(now time.Time) (list [2]*signer, n int) {
 	if k.current != nil {
-		out = k.current.append(out, body)
+		list[n] = k.current
+		n++
 	}
-	if k.previous != nil && (k.previousExpires.IsZero() || now.Before(k.previousExpires)) {
-		if len(out) > 0 {
-			out = append(out, ", "...)
-		}
-		out = k.previous.append(out, body)
+	if k.previous != nil && k.previousSigns(now) {
+		list[n] = k.previous
+		n++
 	}
-	return string(out)
+	return list, n
 }

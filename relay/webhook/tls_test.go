@@ -39,7 +39,7 @@ func TestTLS(t *testing.T) {
 	for range 2 {
 		out := send(t, s, settings(server.URL))
 		require.True(t, out.Succeeded(), out.Error)
-		require.Equal(t, "HTTP/1.1", out.Body, "even where the server offers HTTP/2")
+		require.Equal(t, "HTTP/2.0", out.Body, "where the server offers it")
 	}
 }
 

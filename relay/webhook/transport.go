@@ -3,7 +3,7 @@ package webhook
 import (
 	"context"
 	"crypto/tls"
-	"net"
+	"errors"
 	"net/http"
 	"time"
 
@@ -11,101 +11,51 @@ import (
 )
 
 const (
-	dialTimeout       = 10 * time.Second
-	handshakeTimeout  = 10 * time.Second
-	keepAlivePeriod   = 30 * time.Second
-	idleTimeout       = 90 * time.Second
-	maxIdle           = 2048
-	maxHeaderBytes    = 64 << 10 // of one answer, 1xx responses before it included
-	writeBufferBytes  = 8 << 10  // an ordinary request leaves in one write
-	sessionCacheHosts = 512
+	idleTimeout      = 90 * time.Second
+	maxIdle          = 2048
+	maxHeaderBytes   = 64 << 10 // of one answer, 1xx responses before it included
+	writeBufferBytes = 8 << 10  // an ordinary request leaves in one write
 )
 
-// newTransport builds the connection pool. There is no proxy, so that the address that was configured is
-// the address that is dialled; no decompression, so that 50 KB cannot become 50 MB; and only HTTP/1.1, whose
-// dead connections are noticed by the first request that meets them.
-func newTransport(maxIdlePerHost int) *http.Transport {
-	d := &dialer{
-		tcp: net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlivePeriod},
-		tls: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			ClientSessionCache: tls.NewLRUClientSessionCache(sessionCacheHosts),
-		},
+// newTransport builds the connection pool. There is no proxy but the configured one, whatever the environment
+// says, so that the address that was configured is the address that is dialled and judged; and no
+// decompression, so that 50 KB cannot become 50 MB. HTTP/2 is spoken with receivers that offer it over TLS.
+func newTransport(o *Options, spoken *protocols) *http.Transport {
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCacheHosts),
+		NextProtos:         []string{protocolHTTP2, protocolHTTP1},
 	}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:                  nil,
+	d := newDialer(o, config, spoken)
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetHTTP2(true)
+	t := &http.Transport{
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
-		TLSClientConfig:        d.tls,
-		Protocols:              protocols,
-		ForceAttemptHTTP2:      false,
-		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    handshakeTimeout, // behind a proxy; dialTLS has its own
+		Protocols:              both,
+		HTTP2:                  http2Config(),
 		DisableCompression:     true,
 		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdlePerHost,
+		MaxIdleConnsPerHost:    o.MaxIdlePerHost,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		WriteBufferSize:        writeBufferBytes,
 	}
-}
-
-// dialer opens connections and marks each error with the step that failed, so that an attempt can be
-// classified by type: net/http gives dial and handshake errors back bare.
-type dialer struct {
-	tcp net.Dialer
-	tls *tls.Config
-}
-
-// dialError is a connection that could not be opened.
-type dialError struct{ err error }
-
-func (e *dialError) Error() string { return "connect: " + e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
-
-// handshakeError is a connection over which TLS could not be agreed.
-type handshakeError struct{ err error }
-
-func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
-func (e *handshakeError) Unwrap() error { return e.err }
-
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := d.tcp.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, &dialError{err}
+	if o.Proxy != nil {
+		t.Proxy, t.OnProxyConnectResponse = http.ProxyURL(o.Proxy), proxyAnswered
 	}
-	return conn, nil
-}
-
-func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := d.dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		_ = conn.Close()
-		return nil, &dialError{err}
-	}
-	config := d.tls.Clone()
-	config.ServerName = host
-	secure := tls.Client(conn, config)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
-		return nil, &handshakeError{err}
-	}
-	return secure, nil
+	return t
 }
 
 // newClient wraps the transport in the retrying client, which is told to carry exactly one attempt and to
 // hand back what happened as it happened.
-func newClient(t *http.Transport) *retryablehttp.Client {
+func newClient(carrier *onlyRoundTrip) *retryablehttp.Client {
 	return &retryablehttp.Client{
 		HTTPClient: &http.Client{
-			Transport:     &onlyRoundTrip{t},
+			Transport:     carrier,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		Logger:       nil,
@@ -126,16 +76,58 @@ const locationKey = ":location"
 //
 // http.Client parses the Location of a redirect before it asks CheckRedirect, and turns a malformed one
 // into an error that loses the status. Without a Location it gives the response back as it is.
-type onlyRoundTrip struct{ transport *http.Transport }
+type onlyRoundTrip struct {
+	transport *http.Transport
+	spoken    *protocols
+	proxied   bool
+	allowHTTP bool // beyond loopback, where only a proxy knows what is beyond
+}
 
 // RoundTrip implements http.RoundTripper.
 func (o *onlyRoundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := o.transport.RoundTrip(r)
+	if o.proxied && !o.allowHTTP && r.URL.Scheme != "https" {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, &dialError{&RefusedError{Reason: httpRefused}}
+	}
+	resp, err := o.carry(r)
 	if err == nil && resp.StatusCode >= 300 && resp.StatusCode <= 399 {
 		if location, ok := resp.Header["Location"]; ok {
 			delete(resp.Header, "Location")
 			resp.Header[locationKey] = location
 		}
+	}
+	return resp, err
+}
+
+// carry sends a request, and sends it again, once, when the receiver itself says that it did nothing with it.
+func (o *onlyRoundTrip) carry(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" || r.GetBody == nil {
+		return o.roundTrip(r)
+	}
+	resp, err := o.roundTrip(o.once(r))
+	var stream *streamError
+	if !errors.As(err, &stream) || !stream.unprocessed {
+		return resp, err
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, stream
+	}
+	again := *r
+	again.Body = body
+	return o.roundTrip(o.once(&again))
+}
+
+// roundTrip gives errors their types.
+func (o *onlyRoundTrip) roundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := o.transport.RoundTrip(r)
+	if err != nil && o.proxied {
+		err = behindProxy(err)
+	}
+	if err != nil && r.URL.Scheme == "https" {
+		err = http2Error(err)
 	}
 	return resp, err
 }

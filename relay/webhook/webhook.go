@@ -4,8 +4,8 @@
 //
 // # How often a request is sent
 //
-// One call of Send makes the receiver see a request at most once. Three layers below could break that,
-// and each is held:
+// One call of Send makes the receiver see a request at most once. Layers below could break that, and
+// each is held:
 //
 //   - go-retryablehttp is configured never to retry.
 //   - net/http's Transport sends a request again by itself, on a connection that was kept alive and turns
@@ -13,6 +13,9 @@
 //     (shouldRetryRequest and nothingWrittenError in transport.go). Once a byte went out it gives the
 //     error back, unless the request carries an Idempotency-Key or X-Idempotency-Key header, which makes
 //     it count as replayable; such headers are therefore refused.
+//   - In HTTP/2 the transport sends a request again that the receiver says it has not processed (GOAWAY,
+//     REFUSED_STREAM), and one that was reset with PROTOCOL_ERROR, of which nobody says so. The first is done
+//     here, once, and the second never (onlyRoundTrip).
 //   - Redirects are not followed, so nothing is sent to a second address either.
 //
 // One gap is closed here. When the server closes an idle connection at the very moment at which the
@@ -22,7 +25,9 @@
 package webhook
 
 import (
+	"net"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -31,15 +36,20 @@ import (
 
 // Options configures a Sender. The zero value of every field means its default.
 type Options struct {
-	UserAgent      string // sent as User-Agent; default "walhook"
-	MaxResponse    int    // bytes of a response body that an Outcome keeps; default 10240
-	MaxIdlePerHost int    // connections kept alive to one host; default 256
+	UserAgent      string        // sent as User-Agent; default "walhook"
+	Origin         string        // who sends, for receivers that are asked for permission: a DNS name; default "walhook"
+	MaxResponse    int           // bytes of a response body that an Outcome keeps; default 10240
+	MaxIdlePerHost int           // connections kept alive to one host; default 256
+	Policy         Policy        // where requests may go; default to public addresses, over https
+	Proxy          *url.URL      // http, https or socks5; default none. Of Policy only AllowHTTP counts then: the proxy dials
+	Resolver       *net.Resolver // of receivers' names; default the system's
 	Log            zerolog.Logger
 }
 
 // The defaults of Options.
 const (
 	defaultUserAgent      = "walhook"
+	defaultOrigin         = "walhook"
 	defaultMaxResponse    = 10 << 10
 	defaultMaxIdlePerHost = 256
 )
@@ -48,6 +58,9 @@ const (
 func (o Options) withDefaults() Options {
 	if o.UserAgent == "" {
 		o.UserAgent = defaultUserAgent
+	}
+	if o.Origin == "" {
+		o.Origin = defaultOrigin
 	}
 	if o.MaxResponse <= 0 {
 		o.MaxResponse = defaultMaxResponse
@@ -69,8 +82,8 @@ type Sender struct {
 	endpoints *endpoints
 
 	// Header values that are the same for every request; net/http only reads them.
-	contentType []string
-	userAgent   []string
+	userAgent []string
+	origin    []string
 
 	responses sync.Pool // *[]byte of maxResponse bytes
 }
@@ -78,15 +91,16 @@ type Sender struct {
 // New makes a Sender. Close releases its connections.
 func New(o Options) *Sender {
 	o = o.withDefaults()
-	transport := newTransport(o.MaxIdlePerHost)
+	spoken := &protocols{of: make(map[string]string)}
+	transport := newTransport(&o, spoken)
 	s := &Sender{
 		maxResponse: o.MaxResponse,
 		log:         o.Log.With().Str("component", "webhook").Logger(),
 		transport:   transport,
-		client:      newClient(transport),
+		client:      newClient(&onlyRoundTrip{transport, spoken, o.Proxy != nil, o.Policy.AllowHTTP}),
 		endpoints:   newEndpoints(maxEndpoints),
-		contentType: []string{"application/json"},
 		userAgent:   []string{headerText(o.UserAgent)},
+		origin:      []string{headerText(o.Origin)},
 	}
 	s.responses.New = func() any { b := make([]byte, s.maxResponse); return &b }
 	return s
