@@ -20,7 +20,8 @@ import (
 var Annotated string
 
 // Config is everything that can be set. Its tags: yaml is the key, env the variable after WALHOOK_ and the
-// group's prefix, min and max the limits (inclusive), oneof the choices, help the description.
+// group's prefix, min and max the limits (inclusive), oneof the choices, form how a list is written, help the
+// description.
 type Config struct {
 	// The database.
 
@@ -49,6 +50,16 @@ type Config struct {
 		MaxSenders  int           `yaml:"max_senders" env:"MAX_SENDERS" min:"1" max:"100000" help:"requests in flight at once, over all subscriptions"`
 		SpillAfter  time.Duration `yaml:"spill_after" env:"SPILL_AFTER" min:"1ms" max:"5m" help:"how long recording waits for a first attempt to end before the delivery goes to the queue"`
 		GracePeriod time.Duration `yaml:"grace_period" env:"GRACE_PERIOD" min:"0s" max:"10m" help:"how long a stopping relay waits for requests in flight"`
+
+		// Where requests may go. None of it can be set in SQL: whoever may write a subscription must not widen it.
+
+		Origin        string `yaml:"origin" env:"ORIGIN" help:"who asks receivers for their consent in the CloudEvents handshake, as a DNS name"`
+		AllowHTTP     bool   `yaml:"allow_http" env:"ALLOW_HTTP" oneof:"true false" help:"let requests leave this machine unencrypted"`
+		AllowLoopback string `yaml:"allow_loopback" env:"ALLOW_LOOPBACK" oneof:"auto always never" help:"let requests go to this machine's loopback addresses; auto does when the database is reached over loopback or a Unix socket"`
+		AllowNetworks List   `yaml:"allow_networks" env:"ALLOW_NETWORKS" form:"networks and addresses, comma-separated" help:"private or reserved networks that requests may go to"`
+		AllowPorts    List   `yaml:"allow_ports" env:"ALLOW_PORTS" form:"ports and ranges, comma-separated" help:"the only ports that requests may go to; none given: 80, 443 and those from 1024 except well-known ones of databases and brokers"`
+		NAT64Prefixes List   `yaml:"nat64_prefixes" env:"NAT64_PREFIXES" form:"IPv6 networks of 32, 40, 48, 56, 64 or 96 bits, comma-separated" help:"prefixes of this network's NAT64; what is behind them is judged by the IPv4 address inside"`
+		Proxy         Secret `yaml:"proxy" env:"PROXY" help:"proxy that all requests go through (http, https or socks5 URL); where they may go is then its concern alone"`
 	} `yaml:"delivery" envPrefix:"DELIVERY_"`
 
 	// The queue of retries and spilled deliveries.
@@ -57,6 +68,11 @@ type Config struct {
 		PollInterval time.Duration `yaml:"poll_interval" env:"POLL_INTERVAL" min:"10ms" max:"5m" help:"longest time between looks for due deliveries"`
 	} `yaml:"queue" envPrefix:"QUEUE_"`
 
+	// Replays of past events.
+	Replay struct {
+		Rate int `yaml:"rate" env:"RATE" min:"1" max:"1000000" help:"deliveries a second that replays may queue, all together"`
+	} `yaml:"replay" envPrefix:"REPLAY_"`
+
 	// Retention: how long rows are kept before their partition is dropped.
 	Retention struct {
 		Events          time.Duration `yaml:"events" env:"EVENTS" min:"1h" max:"36500d" help:"how long published events are kept and can be replayed"`
@@ -64,6 +80,12 @@ type Config struct {
 		DeadLetters     time.Duration `yaml:"dead_letters" env:"DEAD_LETTERS" min:"1h" max:"36500d" help:"how long dead letters are kept and can be redelivered"`
 		PartitionsAhead time.Duration `yaml:"partitions_ahead" env:"PARTITIONS_AHEAD" min:"24h" max:"365d" help:"how far ahead partitions are made, so that a relay that is down for that long costs nothing"`
 	} `yaml:"retention" envPrefix:"RETENTION_"`
+
+	// Secrets of subscriptions at rest: the keys that decrypt them.
+	Secrets struct {
+		KeysetFile string `yaml:"keyset_file" env:"KEYSET_FILE" help:"file with the keyset that encrypts stored secrets; only its owner and group may read it"`
+		Keyset     Secret `yaml:"keyset" env:"KEYSET" help:"the keyset itself, where there is no file; better given as WALHOOK_SECRETS_KEYSET"`
+	} `yaml:"secrets" envPrefix:"SECRETS_"`
 
 	// The replication connection.
 	Replication struct {
@@ -85,8 +107,11 @@ func Default() Config {
 	c.Delivery.MaxSenders = 256
 	c.Delivery.SpillAfter = time.Second
 	c.Delivery.GracePeriod = 20 * time.Second
+	c.Delivery.Origin = "walhook"
+	c.Delivery.AllowLoopback = "auto"
 	c.Queue.LeaseMargin = 30 * time.Second
 	c.Queue.PollInterval = 5 * time.Second
+	c.Replay.Rate = 500
 	c.Retention.Events = 7 * day
 	c.Retention.Attempts = 7 * day
 	c.Retention.DeadLetters = 30 * day
@@ -99,5 +124,7 @@ func Default() Config {
 // Redacted returns the settings without passwords, for logs and for people.
 func (c Config) Redacted() Config {
 	c.DatabaseURL = Secret(c.DatabaseURL.String())
+	c.Delivery.Proxy = Secret(c.Delivery.Proxy.String())
+	c.Secrets.Keyset = Secret(c.Secrets.Keyset.String())
 	return c
 }

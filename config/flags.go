@@ -24,6 +24,9 @@ func Flags(fs *pflag.FlagSet, names ...string) {
 			usage += " (" + k.Limits + ")"
 		}
 		fs.Var(&flag{key: k, text: k.Default}, k.Flag, usage)
+		if k.Type == "bool" {
+			fs.Lookup(k.Flag).NoOptDefVal = "true" // --delivery-allow-http alone means true
+		}
 	}
 }
 
@@ -60,7 +63,7 @@ func (f *flag) Set(text string) error {
 
 // String is called by help and completion too, so that it shows no password.
 func (f *flag) String() string {
-	if f.key.Name == "database_url" {
+	if f.key.secret {
 		return Secret(f.text).String()
 	}
 	return f.text

@@ -18,13 +18,14 @@ type Key struct {
 	Name    string // in walhook.yaml, groups dotted: "retention.events"
 	Env     string // "WALHOOK_RETENTION_EVENTS"
 	Flag    string // without dashes in front: "retention-events"
-	Type    string // "duration", "size", "number" or "text"
+	Type    string // "duration", "size", "number", "bool", "list" or "text"
 	Default string // as it is written; empty for none
 	Limits  string // "1h to 36500d", "auto, json or console"; empty for none
 	Help    string // one line
 
-	field []int // index path in Config
-	tag   reflect.StructTag
+	field  []int // index path in Config
+	tag    reflect.StructTag
+	secret bool // never printed
 }
 
 // keys is what the tags of Config say.
@@ -51,7 +52,7 @@ func readKeys(group reflect.Type, path string, index []int) []Key {
 			Default: format(reflect.ValueOf(defaults).FieldByIndex(at)),
 			Limits:  limits(f.Tag),
 			Help:    f.Tag.Get("help"),
-			field:   at, tag: f.Tag,
+			field:   at, tag: f.Tag, secret: f.Type == reflect.TypeFor[Secret](),
 		})
 	}
 	return found
@@ -66,6 +67,10 @@ func typeName(t reflect.Type) string {
 		return "size"
 	case reflect.TypeFor[int]():
 		return "number"
+	case reflect.TypeFor[bool]():
+		return "bool"
+	case reflect.TypeFor[List]():
+		return "list"
 	}
 	return "text"
 }
@@ -79,7 +84,7 @@ func limits(tag reflect.StructTag) string {
 	if least, has := tag.Lookup("min"); has {
 		return least + " to " + tag.Get("max")
 	}
-	return ""
+	return tag.Get("form")
 }
 
 // format writes a field's value as Set reads it; secrets lose their passwords.
@@ -105,6 +110,8 @@ var parsers = map[reflect.Type]env.ParserFunc{
 	reflect.TypeFor[time.Duration](): func(s string) (any, error) { return ParseDuration(s) },
 	reflect.TypeFor[Bytes]():         func(s string) (any, error) { return ParseBytes(s) },
 	reflect.TypeFor[int]():           func(s string) (any, error) { return parseInt(s) },
+	reflect.TypeFor[bool]():          func(s string) (any, error) { return parseBool(s) },
+	reflect.TypeFor[List]():          func(s string) (any, error) { return parseList(s) },
 }
 
 // Set changes one setting, named as in Key.Name, to a value written as in walhook.yaml. An unknown key and

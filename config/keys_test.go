@@ -23,7 +23,7 @@ func TestKeysAreComplete(t *testing.T) {
 		if k.Type != "text" {
 			require.NotEmpty(t, k.Limits, k.Name)
 		}
-		if k.Name != "database_url" {
+		if k.Name != "database_url" && k.Name != "delivery.proxy" && !strings.HasPrefix(k.Name, "secrets.") {
 			require.NotEmpty(t, k.Default, k.Name)
 		}
 		for _, name := range []string{k.Name, k.Env, k.Flag} {
@@ -31,7 +31,7 @@ func TestKeysAreComplete(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	require.Len(t, config.Keys(), 19)
+	require.Len(t, config.Keys(), 29)
 	require.True(t, seen["retention.events"] && seen["WALHOOK_RETENTION_EVENTS"] && seen["retention-events"])
 }
 
@@ -119,6 +119,32 @@ func TestSecretIsNotPrinted(t *testing.T) {
 		require.NotContains(t, c.Redacted().DatabaseURL.Reveal(), "s3cret")
 		require.Equal(t, url, c.DatabaseURL.Reveal(), "the original stays usable")
 	}
+}
+
+func TestKeysetIsNeverPrinted(t *testing.T) {
+	const keyset = `{"primaryKeyId": 1, "key": [{"keyData": {"value": "s3cret"}}]}`
+	c := config.Default()
+	require.NoError(t, c.Set("secrets.keyset", keyset))
+	require.Equal(t, keyset, c.Secrets.Keyset.Reveal())
+	encoded, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.NotContains(t, string(encoded)+fmt.Sprintf("%v %+v %#v", c, c, c)+c.Redacted().Secrets.Keyset.Reveal(), "s3cret")
+	printed, _ := c.Get("secrets.keyset")
+	require.Equal(t, "[redacted]", printed)
+
+	fs := pflag.NewFlagSet("walhook", pflag.ContinueOnError)
+	config.Flags(fs)
+	require.NoError(t, fs.Parse([]string{"--secrets-keyset", keyset}))
+	require.NotContains(t, fs.Lookup("secrets-keyset").Value.String(), "s3cret")
+}
+
+func TestOneKeyset(t *testing.T) {
+	c := config.Default()
+	c.DatabaseURL = "postgres://db"
+	c.Secrets.Keyset = "{}"
+	require.NoError(t, c.Validate())
+	c.Secrets.KeysetFile = "/keyset.json"
+	require.EqualError(t, c.Validate(), "secrets.keyset: secrets.keyset_file is set as well: give one of them")
 }
 
 func TestParseDuration(t *testing.T) {

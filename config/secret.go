@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Secret is a database URL that no formatter, logger or encoder prints with its password.
+// Secret is the URL of a database or a proxy that no formatter, logger or encoder prints with its password, or another secret, of
+// which they print nothing.
 type Secret string
 
 const redacted = "[redacted]"

@@ -91,6 +91,17 @@ func (b Bytes) String() string {
 	return "0B"
 }
 
+// parseBool reads what YAML calls a boolean today, and nothing else that could be meant by mistake.
+func parseBool(s string) (bool, error) {
+	switch s {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither true nor false", s)
+}
+
 // parseInt reads a whole number that fits an int everywhere.
 func parseInt(s string) (int, error) {
 	n, err := strconv.ParseInt(s, 10, 32)

@@ -22,18 +22,29 @@ func (c *Config) Validate() error {
 			problems = append(problems, fmt.Errorf("%s: %w", k.Name, err))
 		}
 		if check := checks[k.Name]; check != nil {
-			if err := check(value.String()); err != nil {
+			if err := check(plain(value)); err != nil {
 				problems = append(problems, fmt.Errorf("%s: %w", k.Name, err))
 			}
 		}
 	}
+	if c.Secrets.KeysetFile != "" && c.Secrets.Keyset != "" {
+		problems = append(problems, errors.New("secrets.keyset: secrets.keyset_file is set as well: give one of them"))
+	}
 	return errors.Join(problems...)
+}
+
+// plain is a value as it is checked: text as it is, secrets included, anything else as it is written.
+func plain(value reflect.Value) string {
+	if value.Kind() == reflect.String {
+		return value.String()
+	}
+	return format(value)
 }
 
 // checkLimits compares a value with what the key's tags allow.
 func checkLimits(k Key, value reflect.Value) error {
-	if choices := strings.Fields(k.tag.Get("oneof")); len(choices) > 0 && !slices.Contains(choices, value.String()) {
-		return fmt.Errorf("%q is no choice: give %s", value.String(), k.Limits)
+	if choices := strings.Fields(k.tag.Get("oneof")); len(choices) > 0 && !slices.Contains(choices, plain(value)) {
+		return fmt.Errorf("%q is no choice: give %s", plain(value), k.Limits)
 	}
 	least, has := k.tag.Lookup("min")
 	if !has {
@@ -73,6 +84,12 @@ var checks = map[string]func(string) error{
 	"database_url": checkDatabaseURL,
 	"slot":         checkSlot,
 	"listen":       checkListen,
+
+	"delivery.origin":         checkOrigin,
+	"delivery.allow_networks": checkNetworks,
+	"delivery.allow_ports":    checkPorts,
+	"delivery.nat64_prefixes": checkNAT64,
+	"delivery.proxy":          checkProxy,
 }
 
 // checkDatabaseURL wants either of libpq's forms. It never shows the value.
@@ -97,6 +114,16 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 func checkSlot(name string) error {
 	if !slotName.MatchString(name) {
 		return fmt.Errorf("%q is no slot name: use 1 to 63 of a-z, 0-9 and _", name)
+	}
+	return nil
+}
+
+var dnsName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+
+// checkOrigin wants a DNS name: it becomes a header (CloudEvents HTTP 1.1 Web Hooks, section 4.1.1).
+func checkOrigin(name string) error {
+	if len(name) > 253 || !dnsName.MatchString(name) {
+		return fmt.Errorf("%q is no DNS name: write one as in relay.example.com", name)
 	}
 	return nil
 }

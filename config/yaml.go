@@ -102,9 +102,32 @@ func (f *yamlFile) value(name string, pair *ast.MappingValueNode) {
 		if err := f.config.Set(name, strings.TrimSpace(v.Value.Value)); err != nil {
 			f.fail(pair.Key, "%w", err)
 		}
+	case *ast.SequenceNode:
+		f.list(name, pair.Key, v)
 	case *ast.NullNode:
 		f.fail(pair.Key, "%s: the value is empty: give one or leave the key out", name)
 	default:
 		f.fail(pair.Key, "%s: takes one plain value, without lists, groups, tags or anchors", name)
+	}
+}
+
+// list sets one key to a list of plain values.
+func (f *yamlFile) list(name string, key ast.Node, sequence *ast.SequenceNode) {
+	if k, _ := find(name); k.Type != "list" {
+		f.fail(key, "%s: takes one plain value, without lists, groups, tags or anchors", name)
+		return
+	}
+	var elements List
+	for _, v := range sequence.Values {
+		switch v.(type) {
+		case *ast.StringNode, *ast.IntegerNode:
+			elements = append(elements, v.GetToken().Value)
+		default:
+			f.fail(key, "%s: takes a list of plain values", name)
+			return
+		}
+	}
+	if err := f.config.Set(name, elements.String()); err != nil {
+		f.fail(key, "%w", err)
 	}
 }
