@@ -56,6 +56,9 @@ func (o *ownership) serve(ctx context.Context, known *chan struct{}) error {
 		return err
 	}
 	if *known != nil {
+		if err := o.findBehind(ctx, conn); err != nil {
+			return err
+		}
 		close(*known)
 		*known = nil
 	}
@@ -80,6 +83,12 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 	if err := o.writeFindings(ctx, conn); err != nil {
 		return time.Time{}, err
 	}
+	if err := o.writeRetired(ctx, conn); err != nil {
+		return time.Time{}, err
+	}
+	if err := o.writeAgreements(ctx, conn); err != nil {
+		return time.Time{}, err
+	}
 	if changed := o.changed.take(); len(changed) > 0 {
 		if err := o.reload(ctx, conn, changed); err != nil {
 			return time.Time{}, err // the next connection reads all of them
@@ -87,16 +96,29 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 	}
 	again := time.Now().Add(o.options.PollQueue)
 	o.window.Claiming()
+	recorded := o.window.RecordedThrough()
 	lanes, now, err := o.queue.Lanes(ctx, conn)
 	if err != nil {
 		return again, err
 	}
-	due := map[uuid.UUID]bool{}
+	waits, due := make(map[uuid.UUID]bool, len(lanes)), map[uuid.UUID]bool{}
 	p := o.plan()
-	for _, l := range inTurn(lanes, o.served) {
-		if o.lanes.Settings(l.SubscriptionID) == nil { // due or not: what waits for a deleted subscription waits for nothing
-			if err := o.unknown(ctx, conn, l.SubscriptionID); err != nil {
+	for _, l := range o.inTurn(lanes) {
+		waits[l.SubscriptionID] = true
+		if l.Held {
+			if err := o.queue.Wake(ctx, conn, l.SubscriptionID); err != nil {
 				return again, err
+			}
+			again = time.Now()
+			continue
+		}
+		if o.lanes.Settings(l.SubscriptionID) == nil { // due or not: what waits for a deleted subscription waits for nothing
+			more, err := o.unknown(ctx, conn, l.SubscriptionID)
+			if err != nil {
+				return again, err
+			}
+			if more {
+				again = time.Now()
 			}
 		}
 		if l.Due.After(now) {
@@ -109,6 +131,7 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 		o.want(p, l.SubscriptionID)
 	}
 	o.lanes.Drained(func(id uuid.UUID) bool { return due[id] })
+	o.lanes.CaughtUp(recorded, func(id uuid.UUID) bool { return waits[id] })
 	claimed, err := o.take(ctx, conn, p)
 	if claimed > 0 {
 		again = time.Now() // a lane is known by its first row only, and the next one may be due soon
@@ -116,20 +139,31 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 	return again, err
 }
 
-// unknown looks for the subscription of waiting deliveries that no lane is known for: it is new, or it was
-// deleted and they are cancelled.
-func (o *ownership) unknown(ctx context.Context, conn *pgx.Conn, id uuid.UUID) error {
-	if err := o.reload(ctx, conn, []uuid.UUID{id}); err != nil {
-		return err
-	}
-	if o.lanes.Settings(id) != nil {
-		return nil
-	}
-	n, err := o.queue.Cancel(ctx, conn, id)
-	if n > 0 {
-		o.log.Warn().Stringer("subscription", id).Int64("deliveries", n).Msg("subscription was deleted, what waited for it is a dead letter now")
+// findBehind tells the lanes which of them have rows in the queue before the first event comes: nothing of a
+// sequence may overtake them.
+func (o *ownership) findBehind(ctx context.Context, conn *pgx.Conn) error {
+	lanes, _, err := o.queue.Lanes(ctx, conn)
+	for _, l := range lanes {
+		o.lanes.Behind(l.SubscriptionID)
 	}
 	return err
+}
+
+// unknown looks for the subscription of waiting deliveries that no lane is known for: it is new, or it was
+// deleted and they are cancelled. It reports whether there may be more of them.
+func (o *ownership) unknown(ctx context.Context, conn *pgx.Conn, id uuid.UUID) (more bool, err error) {
+	if err := o.reload(ctx, conn, []uuid.UUID{id}); err != nil {
+		return false, err
+	}
+	if o.lanes.Settings(id) != nil {
+		return false, nil
+	}
+	n, err := o.queue.Cancel(ctx, conn, id)
+	if n > 0 && o.deleted != id {
+		o.deleted = id
+		o.log.Warn().Stringer("subscription", id).Msg("subscription was deleted, what waits for it becomes dead letters")
+	}
+	return n == queue.CancelAtATime, err
 }
 
 // listen waits until the given time, for a notification or to be woken.
@@ -159,7 +193,7 @@ func (o *ownership) listen(ctx context.Context, conn *pgx.Conn, until time.Time)
 
 // reload reads the settings of some subscriptions again. Those that are gone lose their lane.
 func (o *ownership) reload(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) error {
-	all, err := loadSettings(ctx, conn, ids)
+	all, err := o.loadSettings(ctx, conn, ids)
 	if err != nil {
 		return err
 	}
@@ -172,13 +206,14 @@ func (o *ownership) reload(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID)
 	for _, id := range ids {
 		if !found[id] {
 			o.lanes.Remove(id)
+			o.handshakes.forget(id)
 		}
 	}
 	return nil
 }
 
 func (o *ownership) reloadAll(ctx context.Context, conn *pgx.Conn) error {
-	all, err := loadSettings(ctx, conn, nil)
+	all, err := o.loadSettings(ctx, conn, nil)
 	if err != nil {
 		return err
 	}
@@ -187,6 +222,7 @@ func (o *ownership) reloadAll(ctx context.Context, conn *pgx.Conn) error {
 		found[s.SubscriptionID] = true
 		o.set(s)
 	}
+	o.handshakes.keep(found)
 	for _, id := range o.lanes.Known() {
 		if !found[id] {
 			o.lanes.Remove(id)
@@ -201,7 +237,8 @@ func (o *ownership) set(s loaded) {
 		o.log.Info().Stringer("subscription", s.SubscriptionID).Str("secret", s.Secret.Reveal()).Msg("settings read")
 	}
 	o.lanes.Set(s.Settings)
-	if s.news {
+	o.handshakes.note(s.Settings)
+	if s.news || s.mended {
 		o.found(finding{s.SubscriptionID, s.Revision, s.Invalid})
 	}
 }
@@ -211,8 +248,8 @@ func (o *ownership) set(s loaded) {
 func (o *ownership) writeFindings(ctx context.Context, conn *pgx.Conn) error {
 	findings := o.invalid.take()
 	for i, f := range findings {
-		_, err := conn.Exec(ctx, "UPDATE outbox.subscriptions SET status = 'invalid', status_reason = $3 WHERE id = $1 AND revision = $2 AND status_reason IS DISTINCT FROM $3",
-			f.id, f.revision, f.reason)
+		_, err := conn.Exec(ctx, `UPDATE outbox.subscriptions SET status = CASE WHEN $3 = '' THEN 'valid' ELSE 'invalid' END, status_reason = nullif($3, '')
+			WHERE id = $1 AND revision = $2 AND status_reason IS DISTINCT FROM nullif($3, '')`, f.id, f.revision, f.reason)
 		if err != nil {
 			o.invalid.back(findings[i:])
 			return fmt.Errorf("mark subscription %s invalid: %w", f.id, err)

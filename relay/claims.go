@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -26,6 +27,7 @@ type plan struct {
 // plan begins a claim. While nothing can be recorded nothing is claimed either: it would be sent, forgotten and
 // sent again.
 func (o *ownership) plan() *plan {
+	o.lanes.Unreserve() // a claim may have broken off
 	if o.relay.recording.exists() {
 		return &plan{blocked: true}
 	}
@@ -48,7 +50,8 @@ func (o *ownership) want(p *plan, id uuid.UUID) {
 	}
 	n := min(appetite, p.n)
 	p.n -= n
-	p.wants = append(p.wants, queue.Want{SubscriptionID: id, N: n, Bytes: o.lanes.LaneBytes(), Lease: s.Timeout + o.options.LeaseMargin})
+	o.lanes.Reserve(id, n)
+	p.wants = append(p.wants, queue.Want{SubscriptionID: id, N: n, Bytes: o.lanes.LaneBytes(), Lease: s.Timeout + s.BatchWait + o.options.LeaseMargin})
 }
 
 // take claims and hands over, and returns how many there were.
@@ -59,25 +62,49 @@ func (o *ownership) take(ctx context.Context, conn *pgx.Conn, p *plan) (int, err
 	}
 	fault.Point(fault.QueueBeforeClaim)
 	claimed, err := o.queue.Claim(ctx, conn, p.wants, p.bytes)
+	o.lanes.Unreserve()
 	if err != nil {
 		return 0, err
 	}
 	fault.PointIf(len(claimed) > 0, fault.QueueClaimed)
 	n := len(claimed)
 	o.ate(p, claimed)
-	claimed = o.window.Open(claimed)
-	var back []*delivery.Delivery
-	for _, d := range claimed {
-		if !o.lanes.Claimed(d) {
-			back = append(back, d)
-		}
-	}
+	claimed, behind := o.open(claimed)
+	back := append(o.lanes.Claimed(claimed), behind...)
 	fault.PointIf(len(claimed) > 0, fault.QueueOffered)
 	if len(back) > 0 {
 		o.window.Released(back)
 	}
 	o.leftOut(p) // now that what was claimed counts
 	return n, nil
+}
+
+// open leaves out what has ended here already, see Window.Open. Of a sequence, what was claimed with it must not go
+// now: it stands behind one whose outcome is not recorded yet.
+func (o *ownership) open(claimed []*delivery.Delivery) (open, behind []*delivery.Delivery) {
+	before := slices.Clone(claimed)
+	open = o.window.Open(claimed)
+	if len(open) == len(before) {
+		return open, nil
+	}
+	type place struct {
+		subscription uuid.UUID
+		sequence     string
+	}
+	broken := map[place]bool{}
+	for _, d := range before {
+		if d.Sequence != "" && !slices.Contains(open, d) {
+			broken[place{d.SubscriptionID, d.Sequence}] = true
+		}
+	}
+	open = slices.DeleteFunc(open, func(d *delivery.Delivery) bool {
+		if broken[place{d.SubscriptionID, d.Sequence}] {
+			behind = append(behind, d)
+			return true
+		}
+		return false
+	})
+	return open, behind
 }
 
 // leftOut asks to be called when there is room for the lanes that were left out.
@@ -108,8 +135,27 @@ func (o *ownership) ate(p *plan, claimed []*delivery.Delivery) {
 	}
 }
 
-// inTurn puts the lanes behind the one that was served last first, so that whoever was left out is next. They
-// come in the order of their ids.
+// inTurn puts the lanes behind the one that was served last first, so that whoever was left out is next, and lets
+// tenants take turns: the first lane of each, then the second one of each, and so on.
+func (o *ownership) inTurn(lanes []queue.Lane) []queue.Lane {
+	lanes = inTurn(lanes, o.served)
+	turns := make(map[uuid.UUID]int, len(lanes))
+	of := map[string]int{}
+	for _, l := range lanes {
+		tenant := ""
+		if s := o.lanes.Settings(l.SubscriptionID); s != nil {
+			tenant = s.Tenant
+		}
+		turns[l.SubscriptionID] = of[tenant]
+		of[tenant]++
+	}
+	if len(of) > 1 {
+		slices.SortStableFunc(lanes, func(a, b queue.Lane) int { return cmp.Compare(turns[a.SubscriptionID], turns[b.SubscriptionID]) })
+	}
+	return lanes
+}
+
+// inTurn rotates lanes, which come in the order of their ids.
 func inTurn(lanes []queue.Lane, served uuid.UUID) []queue.Lane {
 	at, found := slices.BinarySearchFunc(lanes, served, func(l queue.Lane, id uuid.UUID) int {
 		return bytes.Compare(l.SubscriptionID[:], id[:])

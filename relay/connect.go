@@ -18,6 +18,10 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 		"application_name": "walhook", "synchronous_commit": "on", "statement_timeout": "0", "lock_timeout": "0",
 		"idle_in_transaction_session_timeout": "0", "search_path": "", "timezone": "UTC", "client_encoding": "UTF8",
 		"default_transaction_isolation": "read committed", "default_transaction_read_only": "off",
+		"jit": "off", // compiling a claim takes longer than many claims
+		// The plan of a statement that is kept from when the queue was empty, or half of whose rows are one sequence's,
+		// would read the whole queue once for each row of a claim. There is an index for everything here.
+		"enable_seqscan": "off",
 	} {
 		cfg.RuntimeParams[name] = value
 	}

@@ -28,6 +28,7 @@ func TestBadSubscriptionsAreRefused(t *testing.T) {
 	t.Parallel()
 	db := harness.Connect(t, harness.Database(t))
 	const url, header, eventTypes = "subscriptions_url_is_http_or_https_without_credentials", "subscriptions_headers_are_safe_strings", "subscriptions_event_types_are_names_or_prefixes"
+	const secret = "subscriptions_secret_is_plain_env_name_file_path_or_enc_base64"
 	for _, c := range []struct{ column, value, constraint string }{
 		{"url", `''`, url},
 		{"url", `'example.com'`, url},
@@ -80,6 +81,13 @@ func TestBadSubscriptionsAreRefused(t *testing.T) {
 		{"headers", `'{"Idempotency-Key": "b"}'`, header},
 		{"headers", `'{"X-Webhook-ID": "b"}'`, header},
 		{"headers", `'{"webhook-signature": "b"}'`, header},
+		{"headers", `'{"X-Hub-Signature": "b"}'`, header},
+		{"headers", `'{"x-hub-signature-256": "b"}'`, header},
+		{"headers", `'{"X-GitHub-Event": "b"}'`, header},
+		{"headers", `'{"Stripe-Signature": "b"}'`, header},
+		{"headers", `'{"X-Shopify-Topic": "b"}'`, header},
+		{"headers", `'{"X-Slack-Signature": "b"}'`, header},
+		{"headers", `'{"ce-type": "b"}'`, header},
 		{"headers", `jsonb_build_object('X-A', repeat('b', 4097))`, header},
 		{"headers", `(SELECT jsonb_object_agg('X-' || n, '') FROM generate_series(1, 51) AS n)`, header},
 		{"event_types", `'{""}'`, eventTypes},
@@ -105,9 +113,25 @@ func TestBadSubscriptionsAreRefused(t *testing.T) {
 		{"secret", `''`, "subscriptions_secret_is_1_to_1024_bytes"},
 		{"secret", `repeat('a', 1025)`, "subscriptions_secret_is_1_to_1024_bytes"},
 		{"previous_secret", `''`, "subscriptions_secret_is_1_to_1024_bytes"},
+		{"secret", `'enc:' || repeat('AAAA', 512)`, "subscriptions_secret_is_1_to_1024_bytes"},
+		{"secret", `'env:'`, secret},
+		{"secret", `'env:1ST'`, secret},
+		{"secret", `'env:A-B'`, secret},
+		{"secret", `'env:$A'`, secret},
+		{"secret", `E'env:A\n'`, secret},
+		{"secret", `'file:'`, secret},
+		{"secret", `'file:relative/path'`, secret},
+		{"secret", `E'file:/a\nb'`, secret},
+		{"secret", `'enc:'`, secret},
+		{"secret", `'enc:not base64'`, secret},
+		{"secret", `'enc:AAA'`, secret},
+		{"previous_secret", `'file:relative'`, secret},
 		{"signature", `'md5'`, "subscriptions_signature_is_known"},
 		{"payload_format", `'xml'`, "subscriptions_payload_format_is_known"},
-		{"payload_version", `0`, "subscriptions_payload_version_is_1"},
+		{"payload_version", `0`, "subscriptions_payload_version_is_1_or_2"},
+		{"payload_version", `3`, "subscriptions_payload_version_is_1_or_2"},
+		{"verification", `'email'`, "subscriptions_verification_is_known"},
+		{"backfill_from", `'-infinity'`, "subscriptions_backfill_from_is_finite"},
 		{"max_retries", `-1`, "subscriptions_max_retries_is_0_to_10"},
 		{"max_retries", `11`, "subscriptions_max_retries_is_0_to_10"},
 		{"retry_delay", `'-1 second'`, "subscriptions_retry_delay_is_0_to_1_day"},
@@ -118,8 +142,10 @@ func TestBadSubscriptionsAreRefused(t *testing.T) {
 		{"max_in_flight", `0`, "subscriptions_max_in_flight_is_1_to_1000"},
 		{"max_in_flight", `1001`, "subscriptions_max_in_flight_is_1_to_1000"},
 		{"rate_limit", `0`, "subscriptions_rate_limit_is_positive"},
-		{"batch_size", `0`, "subscriptions_batch_size_is_1"},
-		{"batch_wait", `'-1 second'`, "subscriptions_batch_wait_is_0"},
+		{"batch_size", `0`, "subscriptions_batch_size_is_1_to_1000"},
+		{"batch_size", `1001`, "subscriptions_batch_size_is_1_to_1000"},
+		{"batch_wait", `'-1 second'`, "subscriptions_batch_wait_is_0_to_5_minutes"},
+		{"batch_wait", `'301 seconds'`, "subscriptions_batch_wait_is_0_to_5_minutes"},
 		{"status", `'broken'`, "subscriptions_status_is_known"},
 	} {
 		insert := map[string]string{"name": "'a'", "url": "'http://example.com/'", c.column: c.value}
@@ -136,6 +162,33 @@ func TestBadSubscriptionsAreRefused(t *testing.T) {
 		_, err := db.Exec(t.Context(), "INSERT INTO outbox.subscriptions ("+strings.Join(columns, ", ")+") VALUES ("+strings.Join(values, ", ")+")")
 		require.Equal(t, c.constraint, refusal(t, err), "%s = %s", c.column, c.value)
 	}
+}
+
+// TestBadCombinationsAreRefused has settings of which each is fine by itself.
+func TestBadCombinationsAreRefused(t *testing.T) {
+	t.Parallel()
+	db := harness.Connect(t, harness.Database(t))
+	const standard, ed25519 = "subscriptions_standard_secret_is_whsec_and_base64", "subscriptions_ed25519_secret_is_whsk_and_base64_of_32_or_64"
+	subscribe(t, db, "http://a")
+	for _, c := range []struct{ set, constraint string }{
+		{`signature = 'standard', secret = 'plain text'`, standard},
+		{`signature = 'standard', secret = 'whsec_'`, standard},
+		{`signature = 'standard', secret = 'whsec_AAAAA'`, standard},
+		{`signature = 'standard', secret = 'whsk_AAAA'`, standard},
+		{`signature = 'standard', previous_secret = 'plain text'`, standard},
+		{`signature = 'standard-ed25519', secret = 'whsec_' || repeat('AAAA', 8)`, ed25519},
+		{`signature = 'standard-ed25519', secret = 'whsk_' || repeat('AAAA', 8)`, ed25519},
+		{`signature = 'standard-ed25519', secret = 'whsk_' || repeat('AAAA', 11)`, ed25519},
+		{`signature = 'standard-ed25519', previous_secret = 'x'`, ed25519},
+		{`batch_size = 2, payload_format = 'cloudevents-binary'`, "subscriptions_cloudevents_binary_has_no_batches"},
+	} {
+		_, err := db.Exec(t.Context(), "UPDATE outbox.subscriptions SET "+c.set)
+		require.Equal(t, c.constraint, refusal(t, err), c.set)
+	}
+	_, err := db.Exec(t.Context(), "INSERT INTO outbox.subscriptions (name, url, backfill_from) VALUES ('a', 'http://a', now() + interval '1 hour')")
+	require.ErrorContains(t, err, "lies in the future")
+	_, err = db.Exec(t.Context(), "UPDATE outbox.subscriptions SET backfill_from = now()")
+	require.ErrorContains(t, err, "use outbox.replay(subscription_id, since) instead")
 }
 
 // TestGoodSubscriptionsAreTaken keeps the constraints from refusing what is fine.
@@ -169,6 +222,17 @@ func TestGoodSubscriptionsAreTaken(t *testing.T) {
 		{"max_retries", `0`}, {"max_retries", `10`},
 		{"rate_limit", `1`}, {"max_in_flight", `1000`},
 		{"signature", `'none'`}, {"payload_format", `'raw'`},
+		{"secret", `'plain, with: colons'`}, {"secret", `'env:_SECRET_1'`}, {"secret", `'file:/run/secrets/a b'`},
+		{"secret", `'enc:QUJD'`}, {"secret", `'enc:' || repeat('AAAA', 511)`}, {"previous_secret", `'env:OLD'`},
+		{"signature", `'standard', secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'`},
+		{"signature", `'standard', secret = 'MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'`},
+		{"signature", `'standard', secret = 'env:A', previous_secret = 'enc:QUI='`},
+		{"signature", `'standard-ed25519', secret = 'whsk_' || repeat('A', 43) || '='`},
+		{"signature", `'standard-ed25519', secret = 'whsk_' || repeat('A', 86) || '=='`},
+		{"signature", `'standard-ed25519', secret = 'file:/a'`},
+		{"verification", `'slack', signature = 'slack'`}, {"verification", `'cloudevents', signature = 'github'`},
+		{"payload_format", `'cloudevents', batch_size = 1000, batch_wait = '5 minutes'`}, {"payload_format", `'cloudevents-binary'`},
+		{"payload_version", `2`}, {"ordering", `'strict'`}, {"headers", `'{"X-Hub": "a", "X-Stripe": "b", "cent": "c"}'`},
 	} {
 		_, err := db.Exec(t.Context(), "INSERT INTO outbox.subscriptions (name, url) VALUES ('a', 'http://a')")
 		require.NoError(t, err)

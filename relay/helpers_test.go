@@ -59,7 +59,7 @@ func attempts(requests []harness.Request) []string {
 // ended or stands in the queue. What has not been sent by then and is not in the queue never will be, so
 // that no test has to wait for something that must not happen. It publishes an event that nobody gets,
 // because positions become known only as transactions end.
-func recorded(t *testing.T, db *pgxpool.Pool) {
+func recorded(t testing.TB, db *pgxpool.Pool) {
 	t.Helper()
 	committed := value[string](t, db, "SELECT pg_current_wal_lsn()::text")
 	exec(t, db, "SELECT outbox.publish('marker', '{}', tenant => 'nobody subscribes here')")

@@ -59,13 +59,15 @@ var confined = map[string][]string{
 	"github.com/caarlos0/env/v11/...":         {"config"},
 	"github.com/spf13/cobra/...":              {"cmd/walhook/..."},
 	"github.com/prometheus/client_golang/...": {"relay/ops", "relay", "cmd/walhook/...", "test/..."},
+	"github.com/tink-crypto/tink-go/v2/...":   {"relay/secret"},
 	"github.com/stretchr/testify/...":         {"test/..."},
 	"go.uber.org/goleak":                      {"test/..."},
 }
 
 // onlyThirdParties are all that applications inherit from the public package.
 var onlyThirdParties = map[string][]string{
-	"outbox": {"github.com/jackc/pgx/v5/...", "github.com/google/uuid"},
+	"outbox":          {"github.com/jackc/pgx/v5/...", "github.com/google/uuid"},
+	"outbox/receiver": {"github.com/jackc/pgx/v5/..."},
 }
 
 // pkg is what go list tells of a package.

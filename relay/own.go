@@ -38,18 +38,21 @@ type ownership struct {
 	held      time.Time       // the pump's: since when the stream is held back by a full window
 	late      []delivery.Item // the pump's: changes that fault.ConfigLate holds back
 
-	window *record.Window
-	lanes  *dispatch.Dispatcher
-	store  *record.Store
-	queue  *queue.Queue
-	served uuid.UUID // the claimer's: the last lane that the last claim had something for
+	window  *record.Window
+	lanes   *dispatch.Dispatcher
+	store   *record.Store
+	queue   *queue.Queue
+	served  uuid.UUID // the claimer's: the last lane that the last claim had something for
+	deleted uuid.UUID // the claimer's: the last subscription whose deliveries it cancelled
 
-	confirmed atomic.Uint64   // what is recorded and may be told to Postgres
-	lost      chan struct{}   // a connection to Postgres broke: the stream's should be tried as well
-	waker     waker           // wakes the claimer
-	changed   changedIDs      // subscriptions whose lanes wait for new settings, for the claimer to read
-	invalid   invalidFindings // rules that do not compile, for the claimer to write down
-	shed      atomic.Bool     // the next record step turns everything unfinished into queue rows
+	confirmed  atomic.Uint64 // what is recorded and may be told to Postgres
+	lost       chan struct{} // a connection to Postgres broke: the stream's should be tried as well
+	waker      waker         // wakes the claimer
+	changed    changedIDs    // subscriptions whose lanes wait for new settings, for the claimer to read
+	invalid    findings      // rules that do not compile, for the claimer to write down
+	handshakes *handshakes   // for the verifier to perform
+	gone       findings      // subscriptions whose receivers want nothing more, likewise
+	shed       atomic.Bool   // the next record step turns everything unfinished into queue rows
 }
 
 // own takes the slot over and works until ctx ends or the epoch is over.
@@ -91,6 +94,8 @@ func (r *Relay) own(ctx context.Context) error {
 	}
 	settings := make(chan struct{}) // closed when the lanes are known
 	run("claim", func() error { return o.claim(work, settings) })
+	run("verify", func() error { o.handshakes.run(work); return nil })
+	run("replay", func() error { return o.replay(work) })
 	run("stream", func() error {
 		select {
 		case <-settings:
@@ -104,7 +109,7 @@ func (r *Relay) own(ctx context.Context) error {
 	})
 	// A Postgres that stays away must not keep the relay from stopping: what is not recorded comes again.
 	defer context.AfterFunc(work, func() {
-		time.AfterFunc(2*r.options.GracePeriod, func() { endRecording(errors.New("the relay stopped and Postgres did not answer")) })
+		time.AfterFunc(2*r.options.GracePeriod+2*time.Second, func() { endRecording(errors.New("the relay stopped and Postgres did not answer")) })
 	})()
 	return g.Wait()
 }
@@ -158,6 +163,7 @@ func (r *Relay) ownership(conn *stream.Conn, c record.Checkpoint, rules []delive
 		queue: &queue.Queue{Slot: r.options.Slot, Epoch: c.Epoch, Owner: owner},
 		lost:  make(chan struct{}, 1),
 	}
+	o.handshakes = newHandshakes(r.sender.Verify, o.waker.wake)
 	o.confirmed.Store(uint64(c.Confirmed))
 	for _, rule := range rules {
 		o.put(rule)
@@ -171,11 +177,17 @@ func (r *Relay) ownership(conn *stream.Conn, c record.Checkpoint, rules []delive
 }
 
 // Finished takes the outcome of an attempt.
-func (o *ownership) Finished(d *delivery.Delivery, s *delivery.Settings, outcome delivery.Outcome) {
-	next := o.window.Finished(d, s, outcome)
+func (o *ownership) Finished(batch []*delivery.Delivery, s *delivery.Settings, outcome delivery.Outcome) (over bool) {
+	next := o.window.Finished(batch, s, outcome)
 	if outcome.Counts() {
-		o.relay.observer.Attempt(s, &outcome, next.State, time.Since(d.Event.CommittedAt))
+		for _, d := range batch {
+			o.relay.observer.Attempt(s, &outcome, next.State, time.Since(d.Event.CommittedAt))
+		}
 	}
+	if outcome.Gone {
+		o.retire(s)
+	}
+	return next.State != delivery.Waiting
 }
 
 // Released takes back deliveries that were not attempted.
@@ -190,10 +202,15 @@ func (o *ownership) put(rule delivery.Rule) {
 
 // found says once that a subscription is invalid, and has the claimer write it down.
 func (o *ownership) found(f finding) {
-	if o.invalid.add(f) {
-		o.log.Error().Str("reason", f.reason).Stringer("subscription", f.id).Msg("subscription is invalid and disabled")
-		o.waker.wake()
+	if !o.invalid.add(f) {
+		return
 	}
+	if f.reason == "" {
+		o.log.Info().Stringer("subscription", f.id).Msg("subscription is valid again")
+	} else {
+		o.log.Error().Str("reason", f.reason).Stringer("subscription", f.id).Msg("subscription is invalid and disabled")
+	}
+	o.waker.wake()
 }
 
 // reset asks the pump to try its connection anew: another connection broke, and a Postgres that is shutting
@@ -232,35 +249,35 @@ func (c *changedIDs) take() []uuid.UUID {
 	return all
 }
 
-type invalidFindings struct {
+type findings struct {
 	mu    sync.Mutex
 	all   []finding
-	known map[uuid.UUID]int64 // revisions reported: writing a finding down comes back as a change
+	known map[uuid.UUID]finding // reported: writing a finding down comes back as a change
 }
 
 // add reports whether the finding is news.
-func (f *invalidFindings) add(n finding) bool {
+func (f *findings) add(n finding) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.known[n.id] == n.revision {
+	if known := f.known[n.id]; known.revision == n.revision && (n.reason == "") == (known.reason == "") {
 		return false
 	}
 	if f.known == nil {
-		f.known = map[uuid.UUID]int64{}
+		f.known = map[uuid.UUID]finding{}
 	}
-	f.known[n.id] = n.revision
+	f.known[n.id] = n
 	f.all = append(f.all, n)
 	return true
 }
 
 // back keeps what could not be written down for the next try.
-func (f *invalidFindings) back(rest []finding) {
+func (f *findings) back(rest []finding) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.all = append(f.all, rest...)
 }
 
-func (f *invalidFindings) take() []finding {
+func (f *findings) take() []finding {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	all := f.all

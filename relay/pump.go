@@ -169,7 +169,10 @@ func (o *ownership) route(e *delivery.Event) {
 	deliveries := make([]delivery.Delivery, len(ids))
 	pointers := make([]*delivery.Delivery, len(ids))
 	for i, id := range ids {
-		deliveries[i] = delivery.Delivery{ID: delivery.ID(e.ID, id), SubscriptionID: id, Event: e}
+		deliveries[i] = delivery.Delivery{ID: delivery.ID(e.ID, id), SubscriptionID: id, Event: e, Sequence: o.table.Ordering(id).Sequence(e)}
+		if fault.Bug(fault.OrderIgnored) {
+			deliveries[i].Sequence = ""
+		}
 		pointers[i] = &deliveries[i]
 	}
 	fault.Point(fault.RouteMatched)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
@@ -38,7 +39,20 @@ type Options struct {
 	MaxSenders  int           // attempts at a time, over all subscriptions
 	GracePeriod time.Duration // for attempts under way when the relay stops
 	LeaseMargin time.Duration // of a claimed delivery, beyond its timeout
+	Secrets     Secrets       // reads stored secrets; nil takes them as they are
 	PollQueue   time.Duration // at most between two looks at the queue
+	ReplayRate  int           // deliveries a second that replays may add to the queue; 0: 500
+}
+
+// Secrets turns what is stored as a subscription's secret into the secret: it may be a reference, or encrypted.
+type Secrets interface {
+	Resolve(stored string, subscription uuid.UUID) (delivery.Secret, error)
+}
+
+// Sender makes attempts and handshakes.
+type Sender interface {
+	dispatch.Sender
+	Verifier
 }
 
 // Observer is told what happens, for metrics. Its methods are called on hot paths and must not block.
@@ -73,7 +87,7 @@ func (h Health) Ready() bool { return h.State == Running || h.State == Standby }
 // Relay runs one slot. Make it with New.
 type Relay struct {
 	options  Options
-	sender   dispatch.Sender
+	sender   Sender
 	observer Observer
 	log      zerolog.Logger
 	health   atomic.Pointer[Health] // but for what recording has to say
@@ -83,7 +97,7 @@ type Relay struct {
 }
 
 // New returns a relay that sends with sender.
-func New(o Options, sender dispatch.Sender, observer Observer, log zerolog.Logger) *Relay {
+func New(o Options, sender Sender, observer Observer, log zerolog.Logger) *Relay {
 	r := &Relay{options: o, sender: sender, observer: observer, log: log}
 	r.health.Store(&Health{State: Starting})
 	return r

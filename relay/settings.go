@@ -19,20 +19,23 @@ import (
 
 // settingsQuery names every column, for what scanSettings says of one that it cannot read.
 const settingsQuery = `SELECT id, revision, name, url, headers, coalesce(secret, '') AS secret, coalesce(previous_secret, '') AS previous_secret,
-	previous_secret_expires_at, signature, payload_format, max_retries, extract(epoch FROM retry_delay)::float8 AS retry_delay,
-	extract(epoch FROM timeout)::float8 AS timeout, max_in_flight, coalesce(rate_limit, 0) AS rate_limit, is_active,
+	previous_secret_expires_at, signature, payload_format, payload_version, max_retries, extract(epoch FROM retry_delay)::float8 AS retry_delay,
+	extract(epoch FROM timeout)::float8 AS timeout, ordering, max_in_flight, coalesce(rate_limit, 0) AS rate_limit,
+	batch_size, extract(epoch FROM batch_wait)::float8 AS batch_wait, tenant, verification, verified_at IS NULL AND verification <> 'none' AS verified_at,
+	coalesce(allowed_rate, 0) AS allowed_rate, is_active,
 	CASE WHEN status = 'invalid' THEN coalesce(status_reason, 'invalid') ELSE '' END AS status
 	FROM outbox.subscriptions`
 
 // loaded is the settings of one subscription, and what the relay found wrong with them now.
 type loaded struct {
 	*delivery.Settings
-	news bool // Invalid is the relay's own finding, which the row does not have yet
+	news   bool // Invalid is the relay's own finding, which the row does not have yet
+	mended bool // the row has a finding that is no longer true
 }
 
 // loadSettings reads how deliveries are sent: of the named subscriptions, or of all when ids is nil. Settings
 // that cannot be read or used are Invalid: one row must not stop everybody else's deliveries.
-func loadSettings(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) ([]loaded, error) {
+func (o *ownership) loadSettings(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) ([]loaded, error) {
 	query, args := settingsQuery, []any(nil)
 	if ids != nil {
 		query, args = query+" WHERE id = ANY($1)", []any{ids}
@@ -42,7 +45,8 @@ func loadSettings(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) ([]loade
 		return nil, fmt.Errorf("read subscriptions: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (loaded, error) {
-		return examine(scanSettings(conn.TypeMap(), row)), nil
+		s, err := scanSettings(conn.TypeMap(), row)
+		return examine(s, errors.Join(err, o.resolve(s))), nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read subscriptions: %w", err)
@@ -50,18 +54,45 @@ func loadSettings(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) ([]loade
 	return all, nil
 }
 
+// resolve replaces stored secrets by what they stand for.
+func (o *ownership) resolve(s *delivery.Settings) error {
+	if o.options.Secrets == nil {
+		return nil
+	}
+	if expires := s.PreviousSecretExpiresAt; !expires.IsZero() && !expires.After(time.Now()) {
+		s.PreviousSecret = "" // what it refers to may be gone by now
+	}
+	var errs []error
+	for _, at := range []*delivery.Secret{&s.Secret, &s.PreviousSecret} {
+		if *at == "" {
+			continue
+		}
+		resolved, err := o.options.Secrets.Resolve(at.Reveal(), s.SubscriptionID)
+		*at = resolved
+		if err != nil {
+			errs = append(errs, fmt.Errorf(secretTrouble+"%w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// secretTrouble begins the reasons that may go away without a change of the row: a variable is set, a file is there.
+const secretTrouble = "secret cannot be used: "
+
 // examine marks settings that could not be scanned, or that make no request, as invalid.
 func examine(s *delivery.Settings, err error) loaded {
-	if s.Invalid != "" { // the row says so already
+	known := s.Invalid
+	if known != "" && !strings.HasPrefix(known, secretTrouble) { // the row says so already, and only its change mends it
 		return loaded{Settings: s}
 	}
 	if err == nil {
 		err = webhook.Check(s)
 	}
+	s.Invalid = ""
 	if err != nil {
 		s.Invalid = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
-	return loaded{s, err != nil}
+	return loaded{Settings: s, news: s.Invalid != known && s.Invalid != "", mended: s.Invalid == "" && known != ""}
 }
 
 // scanSettings reads what it can of a row.
@@ -70,9 +101,10 @@ func scanSettings(types *pgtype.Map, row pgx.CollectableRow) (*delivery.Settings
 	var headers []byte
 	var secret, previous string
 	var expires pgtype.Timestamptz
-	var delay, timeout float64
+	var delay, timeout, batchWait float64
 	err := scanEach(types, row, &s.SubscriptionID, &s.Revision, &s.Name, &s.URL, &headers, &secret, &previous, &expires,
-		&s.Signature, &s.PayloadFormat, &s.MaxRetries, &delay, &timeout, &s.MaxInFlight, &s.RateLimit, &s.Active, &s.Invalid)
+		&s.Signature, &s.PayloadFormat, &s.PayloadVersion, &s.MaxRetries, &delay, &timeout, &s.Ordering, &s.MaxInFlight, &s.RateLimit,
+		&s.BatchSize, &batchWait, &s.Tenant, &s.Verification, &s.Unverified, &s.AllowedPerMinute, &s.Active, &s.Invalid)
 	if err != nil {
 		return &s, err
 	}
@@ -80,6 +112,7 @@ func scanSettings(types *pgtype.Map, row pgx.CollectableRow) (*delivery.Settings
 	s.PreviousSecretExpiresAt = expiry(expires)
 	s.RetryDelay = time.Duration(delay * float64(time.Second))
 	s.Timeout = time.Duration(timeout * float64(time.Second))
+	s.BatchWait = time.Duration(batchWait * float64(time.Second))
 	s.Headers, err = readHeaders(headers)
 	return &s, err
 }

@@ -71,7 +71,7 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 			healthy.Wait(1, soon)
 			recorded(t, db)
 			require.Equal(t, 1, r.Lanes().Invalid)
-			require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE subscription_id = $1 AND state = 'waiting' AND attempts = 0", id))
+			require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE subscription_id = $1 AND state = 'inactive' AND attempts = 0", id))
 
 			exec(t, db, "UPDATE outbox.subscriptions SET url = $2, max_retries = 3, timeout = '1 minute', headers = '{}' WHERE id = $1", id, broken.URL())
 			settled(t, db)

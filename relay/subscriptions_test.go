@@ -127,7 +127,7 @@ func TestInvalidSubscriptionHoldsWhatWaits(t *testing.T) {
 	exec(t, db, `UPDATE outbox.subscriptions SET filters = '{"a": {}}' WHERE id = $1`, id)
 	harness.Eventually(t, soon, "the lane is invalid", func() bool { return r.Lanes().Invalid == 1 })
 	harness.Eventually(t, soon, "the retry has been due for a while", func() bool {
-		return value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE state = 'waiting' AND next_attempt_at < now() - interval '300 ms'") == 1
+		return value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE state = 'inactive' AND next_attempt_at < now() - interval '300 ms'") == 1
 	})
 	require.Equal(t, 1, c.Count())
 	exec(t, db, "UPDATE outbox.subscriptions SET filters = '{}' WHERE id = $1", id)
@@ -154,7 +154,7 @@ func TestDeactivatedSubscriptionHoldsWhatWaits(t *testing.T) {
 	exec(t, db, "SELECT outbox.publish('missed', '{}')") // nobody subscribes to it now
 	recorded(t, db)
 	harness.Eventually(t, soon, "all of them have been due for a while", func() bool {
-		return value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE state = 'waiting' AND next_attempt_at < now() - interval '300 ms'") == 50
+		return value[int](t, db, "SELECT count(*) FROM outbox.queue WHERE state = 'inactive' AND next_attempt_at < now() - interval '300 ms'") == 50
 	})
 	require.Equal(t, 1, c.Count())
 

@@ -40,6 +40,9 @@ func Keep(ctx context.Context, conn *pgx.Conn, r Retention) (Upkeep, error) {
 		return u, fmt.Errorf("remove old dead letters: %w", err)
 	}
 	u.DeadLetters = tag.RowsAffected()
+	if _, err := conn.Exec(ctx, "DELETE FROM outbox.replays WHERE finished_at < now() - $1::interval", r.DeadLetters); err != nil {
+		return u, fmt.Errorf("remove old replays: %w", err)
+	}
 	return u, nil
 }
 

@@ -135,6 +135,20 @@ func TestOldDeadLettersAreRemoved(t *testing.T) {
 	require.Equal(t, 2, left)
 }
 
+func TestOldReplaysAreRemoved(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	s := db.subscription(t, "s")
+	for _, ended := range []string{"now() - interval '31 days'", "now() - interval '29 days'", "NULL"} {
+		db.exec(t, `INSERT INTO outbox.replays (subscription_id, since, until, finished_at) VALUES ($1, now() - interval '1 day', now(), `+ended+`)`, s)
+	}
+	_, err := ops.Keep(t.Context(), connect(t, db), retention)
+	require.NoError(t, err)
+	var left int
+	require.NoError(t, db.QueryRow(t.Context(), "SELECT count(*) FROM outbox.replays").Scan(&left))
+	require.Equal(t, 2, left)
+}
+
 // Whoever reads a partition that is to be dropped is not waited for, so that nobody queues up behind us.
 func TestUpkeepDoesNotWaitForReaders(t *testing.T) {
 	t.Parallel()
