@@ -119,7 +119,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) (*benchResult, error) {
 	if err := b.describe(ctx); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context) error{b.throughput, b.latency, b.dead} {
+	for _, part := range []func(context.Context) error{b.throughput, b.batched, b.latency, b.dead} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -141,5 +141,6 @@ func (b *bench) startRelay() (*benchChild, error) {
 			env = append(env, profileVariable+"="+absolute+"."+strconv.Itoa(b.relays))
 		}
 	}
-	return startBenchChild(b.dir, env, "run", "--database-url", b.db.url, "--listen", "127.0.0.1:0", "--log-level", "warn", "--log-format", "json")
+	return startBenchChild(b.dir, env, "run", "--database-url", b.db.url, "--listen", "127.0.0.1:0",
+		"--delivery-allow-loopback", "always", "--log-level", "warn", "--log-format", "json")
 }

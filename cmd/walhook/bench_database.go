@@ -81,6 +81,11 @@ func (d *benchDatabase) subscribe(ctx context.Context, url string, inFlight int)
 	return err
 }
 
+// batches sets how many events a request carries at most.
+func (d *benchDatabase) batches(ctx context.Context, size int) error {
+	return d.exec(ctx, "UPDATE outbox.subscriptions SET batch_size = $2, batch_wait = '10 ms' WHERE id = $1", d.subscription, size)
+}
+
 // wal is the position up to which WAL was written.
 func (d *benchDatabase) wal(ctx context.Context) (string, error) {
 	return benchAsk[string](ctx, d, "SELECT pg_current_wal_insert_lsn()::text")

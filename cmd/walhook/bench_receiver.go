@@ -89,7 +89,7 @@ func (r *benchReceiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 	if !p.timed {
 		n, _ := io.Copy(io.Discard, req.Body)
 		p.bytes.Add(n)
-		p.take(time.Now())
+		p.take(time.Now(), events(req))
 		return
 	}
 	body, _ := io.ReadAll(req.Body)
@@ -100,16 +100,24 @@ func (r *benchReceiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func (p *benchPhase) take(now time.Time) int64 {
-	n := p.count.Add(1)
-	switch n {
-	case 1:
+// events is how many a request carries.
+func events(req *http.Request) int64 {
+	if n, err := strconv.ParseInt(req.Header.Get("X-Webhook-Batch"), 10, 64); err == nil {
+		return n
+	}
+	return 1
+}
+
+// take counts n events in.
+func (p *benchPhase) take(now time.Time, n int64) {
+	count := p.count.Add(n)
+	if count == n {
 		p.first.Store(now.UnixNano())
-	case p.want:
+	}
+	if count >= p.want && count-n < p.want {
 		p.last.Store(now.UnixNano())
 		close(p.complete)
 	}
-	return n
 }
 
 func (p *benchPhase) takeTimed(now time.Time, latency time.Duration) {

@@ -14,53 +14,54 @@ type benchSpread [2]float64
 
 // benchResult is what the benchmark prints. The figures are medians over the rounds.
 type benchResult struct {
-	RawPostsPerS         float64     `json:"raw_posts_per_s"`
-	DeliveriesPerS       float64     `json:"deliveries_per_s"`
-	Ratio                float64     `json:"ratio"` // deliveries_per_s / raw_posts_per_s
-	DecodeRowsPerS       float64     `json:"decode_rows_per_s"`
-	BatchedEventsPerS    *float64    `json:"batched_events_per_s"` // null: requests carry one event each
-	FloorP50             float64     `json:"floor_p50_ms"`
-	FloorP99             float64     `json:"floor_p99_ms"`
-	P50                  float64     `json:"p50_ms"`
-	P99                  float64     `json:"p99_ms"`
-	PgCPU                float64     `json:"pg_cpu_us_per_delivery"` // beyond decoding
-	WAL                  float64     `json:"wal_bytes_per_delivery"`
-	RelayCPU             float64     `json:"relay_cpu_us_per_delivery"`
-	PeakRSS              float64     `json:"peak_rss_mb"` // of 10^6 bytes, the highest of the throughput rounds
-	HeldLagMax           *int64      `json:"held_lag_max_bytes"`
-	HeldSeconds          *float64    `json:"held_seconds"`
-	HeldPeakRSS          *float64    `json:"held_peak_rss_mb"`
-	StartupMS            float64     `json:"startup_ms"` // from executing the relay to the first delivery of the backlog
-	PgCPUDecode          float64     `json:"pg_cpu_decode_us_per_row"`
-	RawCPU               float64     `json:"raw_cpu_us_per_post"`       // of client and receiver
-	TotalCPU             float64     `json:"total_cpu_us_per_delivery"` // of relay, receiver and Postgres, decoding included
-	RawPostsPerSSpread   benchSpread `json:"raw_posts_per_s_spread"`
-	DeliveriesPerSSpread benchSpread `json:"deliveries_per_s_spread"`
-	RatioSpread          benchSpread `json:"ratio_spread"` // of each round's own
-	DecodeRowsPerSSpread benchSpread `json:"decode_rows_per_s_spread"`
-	FloorP50Spread       benchSpread `json:"floor_p50_ms_spread"`
-	FloorP99Spread       benchSpread `json:"floor_p99_ms_spread"`
-	P50Spread            benchSpread `json:"p50_ms_spread"`
-	P99Spread            benchSpread `json:"p99_ms_spread"`
-	PgCPUSpread          benchSpread `json:"pg_cpu_us_per_delivery_spread"`
-	WALSpread            benchSpread `json:"wal_bytes_per_delivery_spread"`
-	RelayCPUSpread       benchSpread `json:"relay_cpu_us_per_delivery_spread"`
-	Events               int         `json:"events"`
-	Rounds               int         `json:"rounds"`
-	LatencyEvents        int         `json:"latency_events"`
-	LatencyRounds        int         `json:"latency_rounds"`
-	DeadEvents           int         `json:"dead_events"`
-	Rate                 int         `json:"rate"`
-	Connections          int         `json:"connections"`
-	MaxInFlight          int         `json:"max_in_flight"`
-	Signed               bool        `json:"signed"` // the relay signs, the raw client does not
-	BodyBytes            int         `json:"body_bytes"`
-	Version              string      `json:"version"`
-	Go                   string      `json:"go"`
-	Postgres             string      `json:"postgres_version"`
-	CPUs                 int         `json:"cpus"`
-	MeasuredAt           string      `json:"measured_at"`
-	PgCPUMethod          string      `json:"pg_cpu_method"`
+	RawPostsPerS            float64     `json:"raw_posts_per_s"`
+	DeliveriesPerS          float64     `json:"deliveries_per_s"`
+	Ratio                   float64     `json:"ratio"` // deliveries_per_s / raw_posts_per_s
+	DecodeRowsPerS          float64     `json:"decode_rows_per_s"`
+	BatchedEventsPerS       float64     `json:"batched_events_per_s"` // in requests of 100
+	FloorP50                float64     `json:"floor_p50_ms"`
+	FloorP99                float64     `json:"floor_p99_ms"`
+	P50                     float64     `json:"p50_ms"`
+	P99                     float64     `json:"p99_ms"`
+	PgCPU                   float64     `json:"pg_cpu_us_per_delivery"` // beyond decoding
+	WAL                     float64     `json:"wal_bytes_per_delivery"`
+	RelayCPU                float64     `json:"relay_cpu_us_per_delivery"`
+	PeakRSS                 float64     `json:"peak_rss_mb"` // of 10^6 bytes, the highest of the throughput rounds
+	HeldLagMax              *int64      `json:"held_lag_max_bytes"`
+	HeldSeconds             *float64    `json:"held_seconds"`
+	HeldPeakRSS             *float64    `json:"held_peak_rss_mb"`
+	StartupMS               float64     `json:"startup_ms"` // from executing the relay to the first delivery of the backlog
+	PgCPUDecode             float64     `json:"pg_cpu_decode_us_per_row"`
+	RawCPU                  float64     `json:"raw_cpu_us_per_post"`       // of client and receiver
+	TotalCPU                float64     `json:"total_cpu_us_per_delivery"` // of relay, receiver and Postgres, decoding included
+	RawPostsPerSSpread      benchSpread `json:"raw_posts_per_s_spread"`
+	DeliveriesPerSSpread    benchSpread `json:"deliveries_per_s_spread"`
+	RatioSpread             benchSpread `json:"ratio_spread"` // of each round's own
+	DecodeRowsPerSSpread    benchSpread `json:"decode_rows_per_s_spread"`
+	BatchedEventsPerSSpread benchSpread `json:"batched_events_per_s_spread"`
+	FloorP50Spread          benchSpread `json:"floor_p50_ms_spread"`
+	FloorP99Spread          benchSpread `json:"floor_p99_ms_spread"`
+	P50Spread               benchSpread `json:"p50_ms_spread"`
+	P99Spread               benchSpread `json:"p99_ms_spread"`
+	PgCPUSpread             benchSpread `json:"pg_cpu_us_per_delivery_spread"`
+	WALSpread               benchSpread `json:"wal_bytes_per_delivery_spread"`
+	RelayCPUSpread          benchSpread `json:"relay_cpu_us_per_delivery_spread"`
+	Events                  int         `json:"events"`
+	Rounds                  int         `json:"rounds"`
+	LatencyEvents           int         `json:"latency_events"`
+	LatencyRounds           int         `json:"latency_rounds"`
+	DeadEvents              int         `json:"dead_events"`
+	Rate                    int         `json:"rate"`
+	Connections             int         `json:"connections"`
+	MaxInFlight             int         `json:"max_in_flight"`
+	Signed                  bool        `json:"signed"` // the relay signs, the raw client does not
+	BodyBytes               int         `json:"body_bytes"`
+	Version                 string      `json:"version"`
+	Go                      string      `json:"go"`
+	Postgres                string      `json:"postgres_version"`
+	CPUs                    int         `json:"cpus"`
+	MeasuredAt              string      `json:"measured_at"`
+	PgCPUMethod             string      `json:"pg_cpu_method"`
 }
 
 // describe fills in what was measured, and on what.
@@ -108,7 +109,7 @@ func (r *benchResult) text() string {
 	line("deliveries", "%.0f/s (%.0f-%.0f), %.2f of raw; first one %.0f ms after the start", r.DeliveriesPerS, r.DeliveriesPerSSpread[0], r.DeliveriesPerSSpread[1], r.Ratio, r.StartupMS)
 	line("decoding alone", "%.0f rows/s", r.DecodeRowsPerS)
 	line("CPU, all processes", "%.1f µs a raw post, %.1f µs a delivery with all that Postgres does for it", r.RawCPU, r.TotalCPU)
-	line("batched events", "not measured: this version sends one event in each request")
+	line("batched events", "%.0f/s (%.0f-%.0f), %d in a request", r.BatchedEventsPerS, r.BatchedEventsPerSSpread[0], r.BatchedEventsPerSSpread[1], benchBatch)
 	line("latency at "+fmt.Sprint(r.Rate)+"/s", "p50 %.2f ms, p99 %.2f ms", r.P50, r.P99)
 	line("its floor", "p50 %.2f ms, p99 %.2f ms, bare loop from the stream to a POST", r.FloorP50, r.FloorP99)
 	line("Postgres, a delivery", "%.1f µs of CPU beyond decoding (%.1f µs), %.0f bytes of WAL", r.PgCPU, r.PgCPUDecode, r.WAL)

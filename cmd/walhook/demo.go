@@ -87,6 +87,7 @@ func (a *app) demoConfig(c *cobra.Command, o demoOptions) (cfg config.Config, ex
 		loaded.LogLevel = "warn" // standard output tells the story
 	}
 	cfg.Listen, cfg.LogLevel, cfg.LogFormat = loaded.Listen, loaded.LogLevel, loaded.LogFormat
+	cfg.Delivery.AllowLoopback = "always" // the demo's receivers are there, and nobody else's
 	cfg.DatabaseURL = "postgres://not-yet-started/"
 	if err := cfg.Validate(); err != nil {
 		return cfg, false, fmt.Errorf("%w: %w", errUsage, err)

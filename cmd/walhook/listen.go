@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/walhook/walhook/outbox"
+	"github.com/walhook/walhook/outbox/receiver"
 )
 
 // What a request may take: the largest payload with its envelope, and the times to send it.
@@ -26,11 +26,14 @@ const (
 
 type listenOptions struct {
 	addr    string
-	secret  string
+	secrets []string
+	scheme  string
 	status  int
 	forward string
 	json    bool
 	count   int
+	save    string
+	replay  []string
 }
 
 func (a *app) listenCommand() *cobra.Command {
@@ -38,12 +41,20 @@ func (a *app) listenCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "listen",
 		Short: "Receive webhooks locally, verify and print them",
-		Long: "Receive webhooks on a local address, verify their X-Webhook-Signature (scheme sha256) and print them, until\n" +
-			"interrupted. Every request is answered with --status, or with what --forward-to answers: a signature that is\n" +
-			"wrong is only shown. With --json one object a line.",
-		Example: "  walhook listen --secret s3cret --forward-to http://127.0.0.1:3000/webhooks",
-		Args:    usage(cobra.NoArgs),
+		Long: "Receive webhooks on a local address, verify their signatures and print them, until interrupted. Every request\n" +
+			"is answered with --status, or with what --forward-to answers: a signature that is wrong is only shown. Without\n" +
+			"--forward-to a CloudEvents sender that asks for permission gets it, and Slack's challenge is answered. With\n" +
+			"--json one object a line.\n\n" +
+			"--save keeps each request as a file, and --replay sends such files to --forward-to instead of listening, as they\n" +
+			"came: with the same headers, so that a receiver that checks timestamps may find them too old.",
+		Example: "  walhook listen --secret s3cret --forward-to http://127.0.0.1:3000/webhooks\n" +
+			"  walhook listen --save requests\n" +
+			"  walhook listen --replay requests --forward-to http://127.0.0.1:3000/webhooks",
+		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if len(o.replay) > 0 {
+				return replayRequests(c.Context(), a.stdout, o)
+			}
 			l, err := newListener(a, o)
 			if err != nil {
 				return err
@@ -53,11 +64,14 @@ func (a *app) listenCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "address to receive on")
-	f.StringVar(&o.secret, "secret", "", "the subscription's secret; without it signatures are not verified (better given as WALHOOK_SECRET)")
+	f.StringArrayVar(&o.secrets, "secret", nil, "the subscription's secret, any of several; without one signatures are not verified (better given as WALHOOK_SECRET)")
+	f.StringVar(&o.scheme, "scheme", schemeAuto, "how requests are signed: sha256, standard, standard-ed25519, github, sha1, stripe, shopify, slack, or by their headers (auto)")
 	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status, 200 to 599")
 	f.StringVar(&o.forward, "forward-to", "", "pass each request on to this URL with all its headers, and answer what comes back")
 	f.BoolVar(&o.json, "json", false, "print one JSON object a line")
 	f.IntVar(&o.count, "count", 0, "end after this many requests (0: when interrupted)")
+	f.StringVar(&o.save, "save", "", "keep each request as a JSON file in this directory, which is made if need be")
+	f.StringArrayVar(&o.replay, "replay", nil, "send the saved requests of this file or directory to --forward-to, print the answers, and end")
 	return c
 }
 
@@ -66,6 +80,8 @@ type listener struct {
 	options listenOptions
 	stderr  io.Writer
 	forward *forwarder // nil without --forward-to
+	judge   *judge
+	saver   *saver // nil without --save
 
 	mu       sync.Mutex
 	printer  *requestPrinter
@@ -81,15 +97,23 @@ func newListener(a *app, o listenOptions) (*listener, error) {
 	case o.count < 0:
 		return nil, fmt.Errorf("%w: --count %d is negative: give the number of requests, or 0 for no end", errUsage, o.count)
 	}
-	l := &listener{options: o, stderr: a.stderr, printer: newRequestPrinter(a.stdout, o.json), done: make(chan struct{})}
-	if o.forward == "" {
-		return l, nil
+	judge, err := newJudge(o.scheme, o.secrets)
+	if err != nil {
+		return nil, err
 	}
-	target, err := url.Parse(o.forward)
-	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
-		return nil, fmt.Errorf("%w: --forward-to %s is no http or https URL: write http://host:port/path", errUsage, quote(o.forward))
+	l := &listener{options: o, stderr: a.stderr, judge: judge, printer: newRequestPrinter(a.stdout, o.json), done: make(chan struct{})}
+	if o.forward != "" {
+		target, err := forwardTarget(o.forward)
+		if err != nil {
+			return nil, err
+		}
+		l.forward = newForwarder(target)
 	}
-	l.forward = newForwarder(target)
+	if o.save != "" {
+		if l.saver, err = newSaver(o.save); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
 }
 
@@ -149,12 +173,40 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "enough requests were received (--count)", http.StatusServiceUnavailable)
 		return
 	}
-	answer := answer{status: l.options.status}
+	received := &receivedRequest{at: time.Now(), request: r, body: body, judgement: l.judge.of(r.Header, body)}
+	l.save(received)
+	received.answer = l.answer(r, body)
+	l.print(received)
+	received.answer.write(w)
+}
+
+// answer is what --forward-to answers, or what the options and the sender's questions ask for.
+func (l *listener) answer(r *http.Request, body []byte) answer {
 	if l.forward != nil {
-		answer = l.forward.pass(r, body)
+		a := l.forward.pass(r.Context(), r.Method, r.Header, body)
+		if a.err != nil {
+			_, _ = fmt.Fprintf(l.stderr, "FORWARDING FAILED, the sender was answered %d: %s\n", a.status, printable(a.err.Error()))
+		}
+		return a
 	}
-	l.print(&receivedRequest{at: time.Now(), request: r, body: body, verdict: verdictOf(l.options.secret, r.Header, body), answer: answer})
-	answer.write(w)
+	if grant, asked := receiver.CloudEventsGrant(r.Header, "*"); asked && r.Method == http.MethodOptions {
+		return answer{status: http.StatusOK, header: grant}
+	}
+	if challenge, asked := receiver.SlackChallenge(body); asked {
+		plain := http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}}
+		return answer{status: http.StatusOK, header: plain, body: []byte(challenge)}
+	}
+	return answer{status: l.options.status}
+}
+
+// save keeps a request if that is asked for. It goes on when that is impossible, but not silently.
+func (l *listener) save(r *receivedRequest) {
+	if l.saver == nil {
+		return
+	}
+	if err := l.saver.save(r); err != nil {
+		_, _ = fmt.Fprintf(l.stderr, "NOT SAVED: %s\n", printable(err.Error()))
+	}
 }
 
 // take counts a request in. The last one ends the run, once it is answered.

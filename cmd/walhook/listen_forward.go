@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,6 +34,15 @@ func (a *answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.body) // an error means that the sender has gone
 }
 
+// forwardTarget reads --forward-to.
+func forwardTarget(text string) (*url.URL, error) {
+	target, err := url.Parse(text)
+	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
+		return nil, fmt.Errorf("%w: --forward-to %s is no http or https URL: write http://host:port/path", errUsage, quote(text))
+	}
+	return target, nil
+}
+
 // forwarder passes requests on to one URL.
 type forwarder struct {
 	target *url.URL
@@ -52,8 +62,8 @@ func newForwarder(target *url.URL) *forwarder {
 func (f *forwarder) close() { f.client.CloseIdleConnections() }
 
 // pass sends the same method, headers and body to the target and returns its answer.
-func (f *forwarder) pass(r *http.Request, body []byte) answer {
-	response, err := f.send(r, body)
+func (f *forwarder) pass(ctx context.Context, method string, header http.Header, body []byte) answer {
+	response, err := f.send(ctx, method, header, body)
 	if err != nil {
 		return answer{status: http.StatusBadGateway, err: err, body: []byte("forward: " + err.Error() + "\n")}
 	}
@@ -68,12 +78,12 @@ func (f *forwarder) pass(r *http.Request, body []byte) answer {
 	return answer{status: response.StatusCode, header: endToEnd(response.Header), body: text}
 }
 
-func (f *forwarder) send(r *http.Request, body []byte) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(r.Context(), r.Method, f.target.String(), bytes.NewReader(body))
+func (f *forwarder) send(ctx context.Context, method string, header http.Header, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, f.target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	request.Header = endToEnd(r.Header)
+	request.Header = endToEnd(header)
 	if request.Header.Get("User-Agent") == "" {
 		request.Header["User-Agent"] = []string{""} // or the client would add its own
 	}

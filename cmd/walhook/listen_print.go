@@ -2,69 +2,23 @@ package main
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/walhook/walhook/outbox/receiver"
 )
-
-// verdict is what is known about a request's signature.
-type verdict string
-
-// The verdicts.
-const (
-	signatureValid     verdict = "valid"
-	signatureInvalid   verdict = "invalid"
-	signatureMissing   verdict = "missing"   // there is a secret, but the request is not signed
-	signatureUnchecked verdict = "unchecked" // the request is signed, but no secret was given
-	signatureNone      verdict = "unsigned"
-)
-
-// verdictOf judges X-Webhook-Signature.
-func verdictOf(secret string, header http.Header, body []byte) verdict {
-	value := strings.Join(header.Values("X-Webhook-Signature"), ",")
-	switch {
-	case secret == "" && value == "":
-		return signatureNone
-	case secret == "":
-		return signatureUnchecked
-	case value == "":
-		return signatureMissing
-	case signedWith(secret, value, body):
-		return signatureValid
-	}
-	return signatureInvalid
-}
-
-// signedWith reports whether one of the header's values, separated by commas while a secret is being
-// rotated, is "sha256=" and the hexadecimal HMAC-SHA256 of the body. Each is compared in constant time.
-func signedWith(secret, header string, body []byte) bool {
-	mac := hmac.New(sha256.New, []byte(secret))
-	_, _ = mac.Write(body) // a hash never fails
-	want := mac.Sum(nil)
-	valid := false
-	for value := range strings.SplitSeq(header, ",") {
-		digits, ok := strings.CutPrefix(strings.TrimSpace(value), "sha256=")
-		sum, err := hex.DecodeString(digits)
-		if ok && err == nil && hmac.Equal(sum, want) {
-			valid = true
-		}
-	}
-	return valid
-}
 
 // receivedRequest is one request and what became of it.
 type receivedRequest struct {
 	at      time.Time
 	request *http.Request
 	body    []byte
-	verdict verdict
-	answer  answer
+	judgement
+	answer answer
 }
 
 // rememberedIDs is how many delivery ids are remembered to tell duplicates.
@@ -98,17 +52,17 @@ func (p *requestPrinter) seen(id string) bool {
 }
 
 func (p *requestPrinter) print(r *receivedRequest) error {
-	duplicate := p.seen(r.request.Header.Get("X-Webhook-ID"))
+	duplicate := p.seen(receiver.IDOf(r.request.Header))
 	if p.json {
 		return p.printJSON(r, duplicate)
 	}
 	var text strings.Builder
 	h := r.request.Header
 	fmt.Fprintf(&text, "%s  %s %s  %s\n", r.at.Format("15:04:05.000"), r.request.Method, printable(r.request.URL.RequestURI()),
-		orDashes(printable(h.Get("X-Webhook-Event"))))
-	fmt.Fprintf(&text, "  id %s, attempt %s%s\n", orDashes(printable(h.Get("X-Webhook-ID"))), orDashes(printable(h.Get("X-Webhook-Attempt"))),
+		orDashes(printable(eventOf(h))))
+	fmt.Fprintf(&text, "  id %s, attempt %s%s\n", orDashes(printable(receiver.IDOf(h))), orDashes(printable(h.Get("X-Webhook-Attempt"))),
 		duplicateNote(duplicate))
-	fmt.Fprintf(&text, "  signature %s\n", r.verdict.explain())
+	fmt.Fprintf(&text, "  signature %s\n", printable(r.explain()))
 	if r.answer.err != nil {
 		fmt.Fprintf(&text, "  answered %d, because forwarding failed: %s\n", r.answer.status, printable(r.answer.err.Error()))
 	} else {
@@ -129,14 +83,15 @@ func (p *requestPrinter) printJSON(r *receivedRequest, duplicate bool) error {
 		ID        string          `json:"id"`
 		Attempt   string          `json:"attempt"`
 		Signature verdict         `json:"signature"`
+		Scheme    receiver.Scheme `json:"scheme,omitempty"` // of a request that is signed
 		Duplicate bool            `json:"duplicate"`
 		Answered  int             `json:"answered"`
 		Error     string          `json:"error,omitempty"` // of forwarding
 		Headers   http.Header     `json:"headers"`
 		Body      json.RawMessage `json:"body,omitempty"`
 		BodyText  string          `json:"body_text,omitempty"` // of a body that is no JSON
-	}{At: r.at, Method: r.request.Method, Path: r.request.URL.RequestURI(), Event: h.Get("X-Webhook-Event"), ID: h.Get("X-Webhook-ID"),
-		Attempt: h.Get("X-Webhook-Attempt"), Signature: r.verdict, Duplicate: duplicate, Answered: r.answer.status, Headers: h}
+	}{At: r.at, Method: r.request.Method, Path: r.request.URL.RequestURI(), Event: eventOf(h), ID: receiver.IDOf(h),
+		Attempt: h.Get("X-Webhook-Attempt"), Signature: r.verdict, Scheme: r.scheme, Duplicate: duplicate, Answered: r.answer.status, Headers: h}
 	if r.answer.err != nil {
 		line.Error = r.answer.err.Error()
 	}
@@ -150,19 +105,14 @@ func (p *requestPrinter) printJSON(r *receivedRequest, duplicate bool) error {
 	return e.Encode(line)
 }
 
-// explain words the verdict for people.
-func (v verdict) explain() string {
-	switch v {
-	case signatureInvalid:
-		return "INVALID: it was made with another secret or over another body"
-	case signatureMissing:
-		return "MISSING: the subscription has no secret"
-	case signatureUnchecked:
-		return "not checked: give the subscription's secret with --secret"
-	case signatureNone:
-		return "none: the subscription has no secret"
+// eventOf is the type that the headers name, in walhook's way or another sender's.
+func eventOf(h http.Header) string {
+	for _, name := range []string{"X-Webhook-Event", "Ce-Type", "X-Github-Event", "X-Shopify-Topic"} {
+		if event := h.Get(name); event != "" {
+			return event
+		}
 	}
-	return string(v)
+	return ""
 }
 
 func duplicateNote(duplicate bool) string {

@@ -54,7 +54,7 @@ func TestVerdicts(t *testing.T) {
 func received(id, body string) *receivedRequest {
 	r := httptest.NewRequest(http.MethodPost, "/hook?a=b", strings.NewReader(body))
 	r.Header.Set("X-Webhook-ID", id)
-	return &receivedRequest{at: time.Now(), request: r, body: []byte(body), verdict: signatureNone, answer: answer{status: 200}}
+	return &receivedRequest{at: time.Now(), request: r, body: []byte(body), judgement: judgement{verdict: signatureNone}, answer: answer{status: 200}}
 }
 
 func TestPrinterKeepsNumbersAndMarksDuplicates(t *testing.T) {
@@ -111,7 +111,7 @@ type brokenPipe struct{}
 func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
 func TestListenEndsWhenNobodyReads(t *testing.T) {
-	l, err := newListener(&app{stdout: brokenPipe{}, stderr: &bytes.Buffer{}}, listenOptions{status: 204})
+	l, err := newListener(&app{stdout: brokenPipe{}, stderr: &bytes.Buffer{}}, listenOptions{status: 204, scheme: schemeAuto})
 	require.NoError(t, err)
 	w := httptest.NewRecorder()
 	l.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}")))

@@ -72,7 +72,22 @@ func newService(ctx context.Context, cfg config.Config, log zerolog.Logger) (*se
 	if s.pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}
-	s.sender = webhook.New(webhook.Options{UserAgent: "walhook/" + version, Log: log.With().Str("component", "webhook").Logger()})
+	// The address is bound before the sender is made: requests must not go there, whatever port it has got.
+	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+		s.close()
+		return nil, fmt.Errorf("listen for health and metrics: %w", err)
+	}
+	options, err := senderOptions(ctx, cfg, s.listener.Addr(), &poolConfig.ConnConfig.Config, log)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.sender = webhook.New(options)
+	secrets, err := openSecrets(cfg)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
 	s.metrics = ops.NewMetrics(s.lanes, func(ctx context.Context) (ops.Lag, error) { return ops.ReadLag(ctx, s.pool, cfg.Slot) })
 	s.relay = relay.New(relay.Options{
 		URL: url, Slot: cfg.Slot, Version: version,
@@ -81,21 +96,24 @@ func newService(ctx context.Context, cfg config.Config, log zerolog.Logger) (*se
 		MaxUnrecordedBytes: int(cfg.Memory.MaxUnrecordedBytes), SpillAfter: cfg.Delivery.SpillAfter,
 		MaxSenders: cfg.Delivery.MaxSenders, GracePeriod: cfg.Delivery.GracePeriod,
 		LeaseMargin: cfg.Queue.LeaseMargin, PollQueue: cfg.Queue.PollInterval,
+		Secrets: secrets, ReplayRate: cfg.Replay.Rate,
 	}, s.sender, s.metrics, log.With().Str("component", "relay").Logger())
 	if err := s.relay.Check(ctx); err != nil {
 		s.close()
 		return nil, err
 	}
-	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
-		s.close()
-		return nil, fmt.Errorf("listen for health and metrics: %w", err)
-	}
 	return s, nil
 }
 
+// close releases what there is already. A server that has served has closed the listener before.
 func (s *service) close() {
 	s.pool.Close()
-	s.sender.Close()
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	if s.sender != nil {
+		s.sender.Close()
+	}
 }
 
 // run works until ctx ends. The HTTP server is the last to stop, so that the stop can be watched.
