@@ -8,13 +8,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -53,7 +53,12 @@ type episode struct {
 
 	last      *action            // ends the episode, when nothing is written any more
 	delivered map[uuid.UUID]bool // in a snapshot
+	replays   []replay           // that were asked for and are not known to be over
+	held      bool               // rows of the queue, by hand
 	truthRead bool               // all there will ever be
+
+	proof []history.Kind     // of the mistake that is tried: the first finding of one of these ends the episode
+	abort context.CancelFunc // ends it
 
 	mu       sync.Mutex // guards what follows
 	h        history.History
@@ -66,7 +71,7 @@ func newEpisode(ctx context.Context, r *run, number int, bugs string) (_ *episod
 	seed := r.seed + uint64(number)
 	e := &episode{run: r, dir: filepath.Join(r.dir, fmt.Sprintf("episode-%d", number)), rng: rand.New(rand.NewPCG(seed, 1)),
 		name: fmt.Sprintf("episode_%d", number), bugs: bugs}
-	e.h.Seed, e.h.Episode, e.h.Began = r.seed, number, time.Now()
+	e.h.Seed, e.h.Episode, e.h.Began, e.h.SpillAfterMS = r.seed, number, time.Now(), spillAfterMS
 	made := false // the database
 	defer func() {
 		if err != nil && made {
@@ -105,7 +110,8 @@ func newEpisode(ctx context.Context, r *run, number int, bugs string) (_ *episod
 		return nil, err
 	}
 	e.main = e.a
-	e.load = workload.New(workload.Options{URL: e.url, Seed: seed, Receivers: "http://" + e.toHooks.Addr(), Writers: r.options.writers, Rate: r.options.rate})
+	e.load = workload.New(workload.Options{URL: e.url, Seed: seed, Orderings: []string{"none", "key", "strict"},
+		Receivers: "http://" + e.toHooks.Addr(), Writers: r.options.writers, Rate: r.options.rate})
 	return e, nil
 }
 
@@ -159,6 +165,7 @@ func (e *episode) must(what string, err error) {
 func (e *episode) play(ctx context.Context, actions []action) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	e.abort = cancel
 	var background errgroup.Group
 	defer func() { cancel(); _ = background.Wait() }()
 	background.Go(func() error { return e.truth.Run(ctx) })
@@ -214,6 +221,7 @@ func (e *episode) act(ctx context.Context, a action) error {
 	e.toHooks.Refuse(false)
 	e.main.link.Release()
 	e.targets.Heal()
+	e.closeReplays(ctx, false)
 	e.run.say("episode %d: %-28s %6.2fs  in flight %d, expected %d, settled %d", e.h.Episode, a, time.Since(began).Seconds(),
 		e.inFlight(), e.tally.expected(), e.targets.Settled())
 	return err
@@ -251,16 +259,6 @@ func (e *episode) finish(ctx context.Context) error {
 	return errors.Join(e.lookForRepeats(ctx), e.lookForSecrets(ctx))
 }
 
-// recover heals everything, brings dead letters back, and waits until nothing is left to do.
-func (e *episode) recover(ctx context.Context) error {
-	e.heal()
-	e.h.DrainedAt = time.Time{}
-	if err := e.redeliver(ctx); err != nil {
-		return err
-	}
-	return e.drain(ctx)
-}
-
 // collect completes the history, whether the episode came to its end or not.
 func (e *episode) collect() {
 	e.h.Txs, e.h.Writes, e.h.Receipts = e.truth.Txs(), e.load.Writes(), e.targets.Receipts()
@@ -276,100 +274,6 @@ func (e *episode) heal() {
 	e.a.link.Release()
 	e.b.link.Release()
 	e.h.HealedAt = time.Now()
-}
-
-// redeliver brings the dead letters back, as an operator does when receivers are well again.
-func (e *episode) redeliver(ctx context.Context) error {
-	f := history.Fault{Class: "redeliver", Begin: time.Now()}
-	err := e.retry(ctx, func() error {
-		rows, err := e.db.Query(ctx, `SELECT outbox.redeliver(d.id) FROM outbox.dead_letters d
-			JOIN outbox.subscriptions s ON s.id = d.subscription_id`)
-		if err != nil {
-			return err
-		}
-		f.Deliveries, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("redeliver dead letters: %w", err)
-	}
-	f.End = time.Now()
-	e.note(f)
-	return nil
-}
-
-// drain waits until everything that the WAL holds is recorded and nothing is left in the queue.
-func (e *episode) drain(ctx context.Context) error {
-	const within = 90 * time.Second
-	if !e.main.running() {
-		if _, err := e.begin(ctx); err != nil {
-			return err
-		}
-	}
-	if err := e.readAll(ctx); err != nil {
-		return err
-	}
-	state := ""
-	for deadline := time.Now().Add(within); time.Now().Before(deadline); wait(ctx, 50*time.Millisecond) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		done, now, err := e.drained(ctx)
-		if err != nil {
-			return err
-		}
-		if state = now; done {
-			e.h.DrainedAt = time.Now()
-			return nil
-		}
-		if !e.main.running() {
-			e.finding(history.Stuck, "the relay ended while it was to drain: see %s", e.main.now.log)
-			return nil
-		}
-	}
-	e.finding(history.Stuck, "not drained %s after everything was healed: %s", within, state)
-	return nil
-}
-
-// readAll waits until the truth holds everything that is in the WAL by now.
-func (e *episode) readAll(ctx context.Context) error {
-	if e.truthRead {
-		return nil
-	}
-	var end string
-	err := e.retry(ctx, func() error { return e.db.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&end) })
-	if err != nil {
-		return fmt.Errorf("look where the WAL ends: %w", err)
-	}
-	lsn, err := history.ParseLSN(end)
-	if err != nil {
-		return err
-	}
-	reading, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := e.truth.Until(reading, lsn); err != nil {
-		return fmt.Errorf("read the truth up to %v: %w", lsn, err)
-	}
-	return nil
-}
-
-// lagBound is what an idle, drained relay may still be behind, in bytes: it confirms idle progress in steps.
-const lagBound = 2 << 20
-
-func (e *episode) drained(ctx context.Context) (bool, string, error) {
-	var confirmed string
-	var queue, lag int64
-	err := e.db.QueryRow(ctx, `SELECT checkpoint_lsn::text, queue_depth, coalesce(lag_bytes, -1) FROM outbox.replication_lag`).Scan(&confirmed, &queue, &lag)
-	if err != nil {
-		return false, "", fmt.Errorf("look at the lag: %w", err)
-	}
-	checkpoint, err := history.ParseLSN(confirmed)
-	if err != nil {
-		return false, "", err
-	}
-	last := e.tally.last()
-	state := fmt.Sprintf("checkpoint %v, last commit %v, queue %d, lag %d bytes", checkpoint, last, queue, lag)
-	return checkpoint >= last && queue == 0 && lag >= 0 && lag < lagBound, state, nil
 }
 
 // stop ends a relay in order: exit code 0, within the grace period and a bit.
@@ -408,6 +312,9 @@ func (e *episode) finding(kind history.Kind, format string, args ...any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.h.Findings = append(e.h.Findings, history.Finding{Kind: kind, At: time.Now(), Detail: text})
+	if slices.Contains(e.proof, kind) && e.abort != nil {
+		e.abort()
+	}
 }
 
 // retry repeats what needs Postgres while that is restarting.

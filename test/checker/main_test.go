@@ -102,10 +102,18 @@ func TestSummary(t *testing.T) {
 		r.hits[name]++
 	}
 	r.kills = 4
-	r.total.add(judge.Verdict{Events: 2, Deliveries: 3, Duplicates: 2, Kills: 4, DuplicatesPerKill: 0.5, DuplicatesByClass: map[string]int{killRandom: 2}})
+	seen := map[string]int{}
+	for _, sight := range judge.Sights() {
+		seen[sight] = 1
+	}
+	r.total.add(judge.Verdict{Seen: seen, Batches: 3, Batched: 7, Events: 2, Deliveries: 3, Duplicates: 2, Kills: 4, DuplicatesPerKill: 0.5, DuplicatesByClass: map[string]int{killRandom: 2}})
 	s := r.summary()
 	require.True(t, s.good())
 	require.Equal(t, 0.5, s.DuplicatesPerKill)
+	require.Equal(t, []int{3, 7, 6}, []int{s.Batches, s.Batched, len(s.Seen)})
+	delete(seen, "batched under a takeover")
+	require.Equal(t, []string{"batched under a takeover"}, r.summary().Missing)
+	seen["batched under a takeover"] = 1
 
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
@@ -119,7 +127,7 @@ func TestSummary(t *testing.T) {
 
 	delete(r.hits, string(fault.RecordCut))
 	require.False(t, r.summary().good())
-	require.Contains(t, r.summary().String(), "NOT VALID, never hit with a delivery in flight: record.cut")
+	require.Contains(t, r.summary().String(), "NOT VALID, never hit with a delivery in flight, or never seen: record.cut")
 	r.options.only = []string{"sigstop"}
 	require.True(t, r.summary().good(), "a part was asked for")
 	require.False(t, r.summary().Valid, "and is no more than that")

@@ -28,12 +28,13 @@ func duringSetUp(p fault.Kill) bool {
 func often(p fault.Kill) int {
 	switch p {
 	case fault.StreamStarted, fault.TakeoverSlot, fault.TakeoverEpoch, fault.TakeoverReady, fault.StopDrained, fault.StopRecorded,
-		fault.ClaimerInvalidNoted:
+		fault.ClaimerInvalidNoted, fault.QueueWoken, fault.RetireWritten, fault.RetireNoted, fault.AgreementNoted:
 		return 1
 	case fault.StreamReceived, fault.RouteMatched, fault.PumpEntered, fault.PumpOffered, fault.DispatchBeforeAttempt,
 		fault.WebhookAnswered, fault.DispatchAfterAttempt, fault.DispatchFinished:
 		return 60
-	case fault.RecordDeadLetters, fault.RecordRouting, fault.RouteChanged, fault.ClaimerConfigLoaded, fault.RecordSpilled, fault.RecordEmitted:
+	case fault.RecordDeadLetters, fault.RecordRouting, fault.RouteChanged, fault.ClaimerConfigLoaded, fault.RecordSpilled, fault.RecordEmitted,
+		fault.ReplayQueued, fault.ReplayMoved:
 		return 2
 	}
 	return 5
@@ -67,12 +68,37 @@ func (e *episode) provokeOnce(ctx context.Context, p fault.Kill, relay *process)
 		// A change of the rule that changes nothing for anybody. What fails is tried again.
 		_, _ = e.db.Exec(ctx, "UPDATE outbox.subscriptions SET description = clock_timestamp()::text WHERE id = (SELECT id FROM outbox.subscriptions ORDER BY random() LIMIT 1)")
 	case fault.ClaimerInvalidNoted:
-		id := uuid.New()
-		_, _ = e.db.Exec(ctx, `WITH new AS (INSERT INTO outbox.subscriptions (id, name, url, filters) VALUES ($1, 'invalid on purpose', $2, '{"amount": {"bogus": 1}}') RETURNING id) SELECT id FROM new`,
-			id, "http://"+e.toHooks.Addr()+"/s/"+id.String())
-		wait(ctx, 300*time.Millisecond)
-		_, _ = e.db.Exec(context.WithoutCancel(ctx), "DELETE FROM outbox.subscriptions WHERE id = $1", id)
+		e.subscribeFor(ctx, 300*time.Millisecond, "", `{"amount": {"bogus": 1}}`, "none", []string{})
+	case fault.RetireWritten, fault.RetireNoted:
+		e.subscribeFor(ctx, 500*time.Millisecond, receive.Gone, "{}", "none", []string{"patient.*", "lab.*"})
+	case fault.AgreementNoted:
+		e.subscribeFor(ctx, 300*time.Millisecond, "", "{}", "cloudevents", []string{"no.such.type"})
+	case fault.ReplayQueued, fault.ReplayMoved:
+		e.replayAny(ctx)
+	case fault.QueueWoken:
+		e.targets.SetAll("error")
+		_, _ = e.db.Exec(ctx, "UPDATE outbox.deliveries SET next_attempt_at = 'infinity' WHERE sequence IS NOT NULL AND lease_owner IS NULL")
 	}
+}
+
+// subscribeFor makes a subscription that is there for a while only. Its receiver behaves as told.
+func (e *episode) subscribeFor(ctx context.Context, d time.Duration, b receive.Behaviour, filters, verification string, types []string) {
+	id := uuid.New()
+	e.targets.Set(id, b)
+	_, _ = e.db.Exec(ctx, `INSERT INTO outbox.subscriptions (id, name, url, filters, verification, event_types) VALUES ($1, 'for a while', $2, $3, $4, $5)`,
+		id, "http://"+e.toHooks.Addr()+"/s/"+id.String(), filters, verification, types)
+	wait(ctx, d)
+	_, _ = e.db.Exec(context.WithoutCancel(ctx), "DELETE FROM outbox.subscriptions WHERE id = $1", id)
+}
+
+// unhold undoes what was held by hand for fault.QueueWoken and has not been woken.
+func (e *episode) unhold(ctx context.Context) error {
+	return e.retry(ctx, func() error {
+		_, err := e.db.Exec(ctx, `UPDATE outbox.deliveries SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND id IN (
+			SELECT DISTINCT ON (subscription_id, sequence) id FROM outbox.deliveries WHERE sequence IS NOT NULL
+			ORDER BY subscription_id, sequence, commit_lsn, commit_index)`)
+		return err
+	})
 }
 
 // moods are what a receiver does while kills go on; most of them do what they should.

@@ -119,6 +119,11 @@ func (r *run) missing() []string {
 			all = append(all, name)
 		}
 	}
+	for _, sight := range judge.Sights() {
+		if !slices.ContainsFunc(r.total.verdicts, func(v judge.Verdict) bool { return v.Seen[sight] > 0 }) {
+			all = append(all, sight)
+		}
+	}
 	return all
 }
 
@@ -195,8 +200,8 @@ func (r *run) judge(e *episode) error {
 	began := time.Now()
 	v := judge.Judge(&e.h, truth.Expect(e.h.Txs))
 	r.total.add(v)
-	r.say("episode %d: %d events, %d deliveries, lost %d, phantom %d, duplicates %d, unexplained %d, order %d (judged in %.1f s)", e.h.Episode,
-		v.Events, v.Deliveries, v.Lost, v.Phantom, v.Duplicates, v.Unexplained, v.OrderViolations, time.Since(began).Seconds())
+	r.say("episode %d: %d events, %d deliveries, lost %d, phantom %d, duplicates %d, unexplained %d, order %d, batches %d (judged in %.1f s)", e.h.Episode,
+		v.Events, v.Deliveries, v.Lost, v.Phantom, v.Duplicates, v.Unexplained, v.OrderViolations, v.Batches, time.Since(began).Seconds())
 	if len(v.Findings) == 0 {
 		return os.RemoveAll(e.dir)
 	}

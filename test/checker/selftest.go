@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -41,6 +42,12 @@ var trials = []trial{
 	{fault.BodyChanges, []string{"receiver-error"}, []history.Kind{history.Identity}},
 	{fault.SecretLogged, []string{"kill-random"}, []history.Kind{history.Secret}},
 	{fault.UnknownCommitDropped, []string{"link-postgres-cut", "postgres-immediate", "link-postgres-cut"}, []history.Kind{history.Lost, history.Position}},
+	{fault.OrderIgnored, []string{"receiver-slow"}, []history.Kind{history.Order}},
+	{fault.FreshOvertakes, []string{"receiver-flap"}, []history.Kind{history.Order}},
+	{fault.WakeForgotten, []string{"receiver-flap", "sigterm"}, []history.Kind{history.Stranded}},
+	{fault.BatchSplitLost, []string{"receiver-flap", "receiver-flap"}, []history.Kind{history.Lost, history.Position}},
+	{fault.BatchForgotten, []string{"receiver-flap", "receiver-flap"}, []history.Kind{history.Batch}},
+	{fault.OldSecretKept, []string{"secrets-rotated"}, []history.Kind{history.Identity}},
 }
 
 // caught is the result of a self-test.
@@ -111,9 +118,9 @@ func (r *run) selfTest(ctx context.Context) (caught, error) {
 	return c, ctx.Err()
 }
 
-// tries makes the mistake until it is caught, three times at most: a mistake may need luck to matter.
+// tries makes the mistake until it is caught, eight times at most: a mistake may need luck to matter.
 func (r *run) tries(ctx context.Context, number int, t trial) (result, error) {
-	const most = 3
+	const most = 8
 	began := time.Now()
 	for n := 1; ; n++ {
 		res, err := r.try(ctx, 100+10*number+n, t)
@@ -133,12 +140,12 @@ func (r *run) try(ctx context.Context, number int, t trial) (result, error) {
 		return res, err
 	}
 	defer e.close()
-	e.brief = true
+	e.brief, e.proof = true, t.kinds
 	if err = e.play(ctx, fromNames(t.actions...)); ctx.Err() != nil {
 		return res, err
 	}
 	e.collect()
-	if err != nil { // a relay that halts, for one, cannot be brought to the end
+	if err != nil && !errors.Is(err, context.Canceled) { // a relay that halts, for one, cannot be brought to the end
 		e.finding(history.Stuck, "%v", err)
 	}
 	v := judge.Judge(&e.h, truth.Expect(e.h.Txs))

@@ -89,7 +89,8 @@ func (e *episode) dropSlot(ctx context.Context) error {
 	return e.lostSlot(ctx, "slot-dropped", func() error { return e.onFreeSlot(ctx, "SELECT pg_drop_replication_slot('"+slot+"')") })
 }
 
-// advanceSlot skips what the relay has not been sent: it is frozen meanwhile, or it might have recorded all of it.
+// advanceSlot skips what the relay has not been sent: it is frozen and its walsender gone meanwhile, or it might record
+// all of it, even from what has arrived in its socket.
 func (e *episode) advanceSlot(ctx context.Context) error {
 	return e.lostSlot(ctx, "slot-advanced", func() error {
 		frozen := history.Fault{Class: "sigstop", PID: e.main.now.pid(), Begin: time.Now()}
@@ -98,10 +99,16 @@ func (e *episode) advanceSlot(ctx context.Context) error {
 			e.main.now.signal(syscall.SIGCONT)
 			e.note(frozen)
 		}()
+		advance := func(to string) error {
+			return e.onFreeSlot(ctx, "SELECT pg_replication_slot_advance('"+slot+"', "+to+")")
+		}
+		if err := advance("(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '" + slot + "')"); err != nil {
+			return err
+		}
 		if err := e.load.Huge(ctx, 1000); err != nil {
 			return err
 		}
-		return e.onFreeSlot(ctx, "SELECT pg_replication_slot_advance('"+slot+"', pg_current_wal_lsn())")
+		return advance("pg_current_wal_lsn()")
 	})
 }
 

@@ -29,6 +29,9 @@ type summary struct {
 	DuplicatesPerKill float64              `json:"duplicates_per_kill"` // mean of those that a kill explains, by kills of relays
 	Ordered           int                  `json:"ordered"`             // deliveries to which order is promised
 	OrderViolations   int                  `json:"order_violations"`
+	Batches           int                  `json:"batches"` // requests with several deliveries
+	Batched           int                  `json:"batched"` // deliveries that came in one
+	Seen              map[string]int       `json:"seen"`    // deliveries by what is promised of them and what struck while they were under way
 	KillPointsHit     int                  `json:"kill_points_hit"`
 	KillPoints        map[string]int       `json:"kill_points"` // hits with a delivery in flight
 	Faults            map[string]int       `json:"faults"`      // by class, the same way
@@ -48,7 +51,7 @@ func (s summary) good() bool {
 func (r *run) summary() summary {
 	s := summary{Seed: r.seed, Seconds: time.Since(r.began).Seconds(), Episodes: len(r.total.verdicts), Kills: r.kills,
 		DuplicatesByFault: map[string]int{}, KillPoints: map[string]int{}, Faults: map[string]int{}, Findings: map[history.Kind]int{},
-		Missing: r.missing(), Records: r.total.folders, partial: r.partial()}
+		Seen: map[string]int{}, Missing: r.missing(), Records: r.total.folders, partial: r.partial()}
 	for _, p := range append(setUpPoints(), workPoints()...) {
 		s.KillPoints[string(p)] = r.hits[string(p)]
 		if r.hits[string(p)] > 0 {
@@ -76,6 +79,11 @@ func (r *run) summary() summary {
 		s.OrderViolations += v.OrderViolations
 		kills += v.Kills
 		byKills += v.DuplicatesPerKill * float64(v.Kills)
+		s.Batches += v.Batches
+		s.Batched += v.Batched
+		for sight, n := range v.Seen {
+			s.Seen[sight] += n
+		}
 		for class, n := range v.DuplicatesByClass {
 			s.DuplicatesByFault[class] += n
 		}
@@ -93,9 +101,12 @@ func (s summary) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d episodes in %.0f s, %d kills, %d events, %d deliveries\n", s.Seed, s.Episodes, s.Seconds, s.Kills, s.Events, s.Deliveries)
 	fmt.Fprintf(&b, "lost %d, phantom %d, dead %d, cancelled %d, given up with a slot %d\n", s.Lost, s.Phantom, s.Dead, s.Cancelled, s.GivenUp)
-	fmt.Fprintf(&b, "order promised to %d deliveries, violations %d\n", s.Ordered, s.OrderViolations)
+	fmt.Fprintf(&b, "order promised to %d deliveries, violations %d; %d batches with %d deliveries\n", s.Ordered, s.OrderViolations, s.Batches, s.Batched)
 	fmt.Fprintf(&b, "duplicates %d, unexplained %d, %.2f a kill\n", s.Duplicates, s.Unexplained, s.DuplicatesPerKill)
 	fmt.Fprintf(&b, "kill points hit %d of %d\n", s.KillPointsHit, len(s.KillPoints))
+	for _, sight := range slices.Sorted(maps.Keys(s.Seen)) {
+		fmt.Fprintf(&b, "  %-22s %5d deliveries\n", sight, s.Seen[sight])
+	}
 	for _, class := range slices.Sorted(maps.Keys(s.Faults)) {
 		fmt.Fprintf(&b, "  %-22s %5d", class, s.Faults[class])
 		if n := s.DuplicatesByFault[class]; n > 0 {
@@ -112,7 +123,7 @@ func (s summary) String() string {
 	if s.partial {
 		b.WriteString("a part only: it says nothing about what was not asked for\n")
 	} else if len(s.Missing) > 0 {
-		fmt.Fprintf(&b, "NOT VALID, never hit with a delivery in flight: %s\n", strings.Join(s.Missing, ", "))
+		fmt.Fprintf(&b, "NOT VALID, never hit with a delivery in flight, or never seen: %s\n", strings.Join(s.Missing, ", "))
 	} else if s.good() {
 		b.WriteString("nothing lost, nothing invented, everything tried\n")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/walhook/walhook/test/checker/history"
 	"github.com/walhook/walhook/test/checker/truth"
+	"github.com/walhook/walhook/test/checker/workload"
 )
 
 // tally keeps count of what is expected, as the WAL is read. It serves the nemesis only; the verdict is made
@@ -89,6 +90,17 @@ func (t *tally) last() history.LSN {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.lsn
+}
+
+// changeable are the active subscriptions but that of the bulk, which nobody touches.
+func (t *tally) changeable() []uuid.UUID {
+	all := t.ids()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.DeleteFunc(all, func(id uuid.UUID) bool {
+		s := t.subscriptions[id]
+		return s == nil || !s.Active || s.Tenant == workload.TenantOfBulk
+	})
 }
 
 // ids are the subscriptions that exist.

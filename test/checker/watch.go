@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -195,7 +193,12 @@ func (e *episode) readSnapshot(ctx context.Context, tx pgx.Tx, s *history.Snapsh
 	if s.Pending, err = rows(ctx, tx, "SELECT id, subscription_id, event_id, attempts FROM outbox.deliveries"); err != nil {
 		return err
 	}
-	s.Dead, err = rows(ctx, tx, "SELECT id, subscription_id, event_id, attempts FROM outbox.dead_letters")
+	if s.Dead, err = rows(ctx, tx, "SELECT id, subscription_id, event_id, attempts FROM outbox.dead_letters"); err != nil {
+		return err
+	}
+	s.Stranded, err = rows(ctx, tx, `SELECT id, subscription_id, event_id, attempts FROM outbox.deliveries d WHERE next_attempt_at = 'infinity'
+		AND NOT EXISTS (SELECT FROM outbox.deliveries e WHERE e.subscription_id = d.subscription_id AND e.sequence = d.sequence
+			AND (e.commit_lsn, e.commit_index) < (d.commit_lsn, d.commit_index))`)
 	return err
 }
 
@@ -235,10 +238,10 @@ func (e *episode) lookForEnds() {
 // crash explains.
 func (e *episode) lookForRepeats(ctx context.Context) error {
 	for what, query := range map[string]string{
-		"has more than one success":     "SELECT delivery_id FROM outbox.attempts WHERE error IS NULL GROUP BY 1 HAVING count(*) > 1 LIMIT 20",
-		"has an attempt more than once": "SELECT delivery_id FROM outbox.attempts GROUP BY delivery_id, attempt HAVING count(*) > 1 LIMIT 20",
+		"has more than one success":     "SELECT delivery_id FROM outbox.attempts WHERE error IS NULL AND delivery_id <> ALL($1) GROUP BY 1 HAVING count(*) > 1 LIMIT 20",
+		"has an attempt more than once": "SELECT delivery_id FROM outbox.attempts WHERE cardinality($1::uuid[]) >= 0 GROUP BY delivery_id, attempt HAVING count(*) > 1 LIMIT 20",
 	} {
-		found, err := e.db.Query(ctx, query)
+		found, err := e.db.Query(ctx, query, e.askedAgain())
 		if err != nil {
 			return err
 		}
@@ -253,81 +256,13 @@ func (e *episode) lookForRepeats(ctx context.Context) error {
 	return nil
 }
 
-// resources are what a relay holds on to.
-type resources struct{ goroutines, descriptors, memory int }
-
-// trouble has one relay live through what may leave something behind in it.
-func (e *episode) trouble(ctx context.Context) error {
-	e.end()
-	for _, class := range []string{"receiver-hang", "receiver-reset", "link-receiver-cut", "link-postgres-cut", "receiver-error"} {
-		if err := e.act(ctx, fromNames(class)[0]); err != nil {
-			return err
-		}
+// askedAgain are the deliveries that an operator sent again.
+func (e *episode) askedAgain() []uuid.UUID {
+	all := []uuid.UUID{}
+	for _, f := range e.h.Faults {
+		all = append(all, f.Deliveries...)
 	}
-	return nil
-}
-
-// What an idle relay holds differs by the few senders that wait for work, a pooled connection, and what the
-// collector has not given back yet.
-const (
-	slack       = 24
-	memorySlack = 128 << 20
-)
-
-// compareResources demands of the relay that lived through all that, and has nothing left to do, that it holds
-// no more than one that has just been started.
-func (e *episode) compareResources(ctx context.Context) error {
-	if !e.main.running() {
-		return nil
-	}
-	old := e.main.now
-	after, err := e.idleResources(ctx, old)
-	if err != nil {
-		return err
-	}
-	e.stop(e.main)
-	fresh, err := e.begin(ctx)
-	if err != nil {
-		return err
-	}
-	base, err := e.idleResources(ctx, fresh)
-	if err != nil {
-		return err
-	}
-	if after.goroutines > base.goroutines+slack || after.descriptors > base.descriptors+slack || after.memory > base.memory+memorySlack {
-		e.finding(history.Leak, "relay %d held %+v when it had nothing left to do, and a new one %+v", old.pid(), after, base)
-	}
-	return nil
-}
-
-// idleResources is the least that a relay held in two seconds, while its connections to receivers were closed.
-func (e *episode) idleResources(ctx context.Context, p *process) (resources, error) {
-	least := resources{math.MaxInt, math.MaxInt, math.MaxInt}
-	for range 20 {
-		e.targets.CloseIdle()
-		wait(ctx, 100*time.Millisecond)
-		metrics, err := p.get(ctx, "/metrics")
-		if err != nil {
-			return least, err
-		}
-		for name, into := range map[string]*int{"go_goroutines": &least.goroutines, "process_open_fds": &least.descriptors, "process_resident_memory_bytes": &least.memory} {
-			value, err := metric(metrics, name)
-			if err != nil {
-				return least, err
-			}
-			*into = min(*into, int(value))
-		}
-	}
-	return least, nil
-}
-
-func metric(page, name string) (float64, error) {
-	for line := range strings.Lines(page) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
-		}
-	}
-	return 0, fmt.Errorf("the relay has no metric %s", name)
+	return all
 }
 
 // look keeps what the last relay and the commands say, to be searched for secrets.
@@ -384,7 +319,7 @@ func (e *episode) lookForSecrets(ctx context.Context) error {
 }
 
 func (e *episode) searchFor(secrets []string, where string, text []byte) {
-	if !bytes.Contains(text, []byte("canary-")) {
+	if !bytes.Contains(text, []byte("canary")) {
 		return
 	}
 	for _, secret := range secrets {

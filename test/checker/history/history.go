@@ -85,11 +85,17 @@ type Subscription struct {
 	EventTypes []string        `json:"event_types"`
 	Filters    json.RawMessage `json:"filters"`
 	Secret     string          `json:"secret,omitempty"` // empty: unsigned
-	Format     string          `json:"format"`           // envelope or raw
-	Ordering   string          `json:"ordering"`         // none, key or strict
-	MaxRetries int             `json:"max_retries"`
-	TimeoutMS  int             `json:"timeout_ms"`
-	Active     bool            `json:"active"`
+	// PreviousSecret signs as well until PreviousExpires; a zero time is never.
+	PreviousSecret  string    `json:"previous_secret,omitempty"`
+	PreviousExpires time.Time `json:"previous_expires,omitzero"`
+	Signature       string    `json:"signature"`  // the scheme
+	Format          string    `json:"format"`     // envelope or raw
+	BatchSize       int       `json:"batch_size"` // more than 1: requests are arrays
+	Ordering        string    `json:"ordering"`   // none, key or strict
+	MaxRetries      int       `json:"max_retries"`
+	RetryDelayMS    int       `json:"retry_delay_ms"`
+	TimeoutMS       int       `json:"timeout_ms"`
+	Active          bool      `json:"active"`
 }
 
 // Outcome is what a writer knows of its transaction.
@@ -112,20 +118,22 @@ type Write struct {
 }
 
 // Receipt is one request that arrived at a receiver and had its whole body read. It was on disk before the
-// receiver answered.
+// receiver answered. That of a batch holds several deliveries: its Delivery, Type and Attempt are those of the whole.
 type Receipt struct {
 	Seq          int64     `json:"seq"` // in the order of arrival, from 1
 	Subscription uuid.UUID `json:"subscription"`
-	Path         string    `json:"path"`     // of the URL
-	Delivery     string    `json:"delivery"` // X-Webhook-ID
-	Type         string    `json:"type"`     // X-Webhook-Event
-	Attempt      int       `json:"attempt"`  // X-Webhook-Attempt; 0 when it is no number
-	Signature    string    `json:"signature,omitempty"`
-	Body         []byte    `json:"body"`
-	ArrivedAt    time.Time `json:"arrived_at"`
-	AnsweredAt   time.Time `json:"answered_at"` // when the answer was written, or the connection broken
-	Behaviour    string    `json:"behaviour"`   // what the receiver was told to do
-	Status       int       `json:"status"`      // written in full to the connection; 0 when it was not
+	Path         string    `json:"path"`            // of the URL
+	Delivery     string    `json:"delivery"`        // X-Webhook-ID
+	Type         string    `json:"type"`            // X-Webhook-Event
+	Attempt      int       `json:"attempt"`         // X-Webhook-Attempt; 0 when it is no number
+	Batch        string    `json:"batch,omitempty"` // X-Webhook-Batch: the number of elements of the body, which is an array
+	// Signature is what the headers of all schemes say that sign requests, by canonical name.
+	Signature  map[string]string `json:"signature,omitempty"`
+	Body       []byte            `json:"body"`
+	ArrivedAt  time.Time         `json:"arrived_at"`
+	AnsweredAt time.Time         `json:"answered_at"` // when the answer was written, or the connection broken
+	Behaviour  string            `json:"behaviour"`   // what the receiver was told to do
+	Status     int               `json:"status"`      // written in full to the connection; 0 when it was not
 }
 
 // Fault is something that was broken on purpose, from Begin to End.
@@ -137,8 +145,11 @@ type Fault struct {
 	End      time.Time `json:"end"`
 	InFlight int       `json:"in_flight"` // deliveries that were committed and not answered with 2xx when it struck
 	Detail   string    `json:"detail,omitempty"`
-	// Deliveries are those that an operator sent again, by class redeliver.
+	// Deliveries are those that an operator sent again, by class redeliver or replay.
 	Deliveries []uuid.UUID `json:"deliveries,omitempty"`
+	// Subscription and Events are what a replay was asked for: Events[i] is that of Deliveries[i].
+	Subscription uuid.UUID   `json:"subscription,omitzero"`
+	Events       []uuid.UUID `json:"events,omitempty"`
 }
 
 // Snapshot is what the tables held at a moment when no relay was running.
@@ -149,6 +160,7 @@ type Snapshot struct {
 	Delivered []Row     `json:"delivered"` // with a recorded success; only those new since the last snapshot
 	Pending   []Row     `json:"pending"`
 	Dead      []Row     `json:"dead"`
+	Stranded  []Row     `json:"stranded,omitempty"` // held behind an earlier delivery of their sequence, of which there is none
 }
 
 // Row is a delivery as a table holds it.
@@ -168,18 +180,19 @@ type Gap struct {
 
 // History is a whole episode: one database from its creation to its judgement.
 type History struct {
-	Seed      uint64     `json:"seed"`
-	Episode   int        `json:"episode"`
-	Began     time.Time  `json:"began"`
-	HealedAt  time.Time  `json:"healed_at"`  // from here on nothing was broken any more
-	DrainedAt time.Time  `json:"drained_at"` // nothing was left to do; zero: that never came
-	StoppedAt time.Time  `json:"stopped_at"` // the last relay had ended, in order
-	Txs       []Tx       `json:"-"`
-	Writes    []Write    `json:"-"`
-	Receipts  []Receipt  `json:"-"`
-	Faults    []Fault    `json:"-"`
-	Snapshots []Snapshot `json:"-"`
-	Gaps      []Gap      `json:"gaps,omitempty"`
+	Seed         uint64     `json:"seed"`
+	Episode      int        `json:"episode"`
+	Began        time.Time  `json:"began"`
+	SpillAfterMS int        `json:"spill_after_ms"` // delivery.spill_after of the relays
+	HealedAt     time.Time  `json:"healed_at"`      // from here on nothing was broken any more
+	DrainedAt    time.Time  `json:"drained_at"`     // nothing was left to do; zero: that never came
+	StoppedAt    time.Time  `json:"stopped_at"`     // the last relay had ended, in order
+	Txs          []Tx       `json:"-"`
+	Writes       []Write    `json:"-"`
+	Receipts     []Receipt  `json:"-"`
+	Faults       []Fault    `json:"-"`
+	Snapshots    []Snapshot `json:"-"`
+	Gaps         []Gap      `json:"gaps,omitempty"`
 	// Findings are what was seen to be wrong while the episode ran: an invariant broken, a secret in an output, a
 	// resource that did not return to its base.
 	Findings []Finding `json:"findings,omitempty"`
@@ -201,6 +214,8 @@ const (
 	Phantom   Kind = "phantom"   // was delivered and should not have been
 	Duplicate Kind = "duplicate" // was sent again without a fault that explains it
 	Order     Kind = "order"     // overtook another where order is promised
+	Stranded  Kind = "stranded"  // waits behind nothing
+	Batch     Kind = "batch"     // a request with several deliveries is not made, or not made again, as it must be
 	Identity  Kind = "identity"  // id, body, headers or signature differ from what they must be
 	Truth     Kind = "truth"     // the WAL and the writers disagree: the checker itself is wrong
 	Position  Kind = "position"  // slot <= checkpoint <= lowest not durable does not hold

@@ -2,19 +2,10 @@ package judge
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"reflect"
-	"slices"
 	"strconv"
-	"strings"
-	"time"
-
-	"github.com/walhook/walhook/test/checker/history"
 )
 
 // The payload formats.
@@ -114,35 +105,4 @@ func excerpt(text []byte) string {
 		return string(text)
 	}
 	return fmt.Sprintf("%s… (%d bytes)", text[:limit], len(text))
-}
-
-// settingsFlaw checks where the request went and how it is signed against what the subscription was. That may be
-// older than the request by what an attempt takes to arrive, and younger by what the clocks differ, but it is never
-// what was changed before the event.
-func settingsFlaw(p *pair, r *history.Receipt) string {
-	const older, younger = 30 * time.Second, 2 * time.Second
-	signatures := strings.FieldsFunc(r.Signature, func(c rune) bool { return c == ',' || c == ' ' })
-	rows := p.to.alive(&p.Expected, r.ArrivedAt.Add(-older), r.ArrivedAt.Add(younger))
-	there := slices.DeleteFunc(slices.Clone(rows), func(row *history.Subscription) bool {
-		u, err := url.Parse(row.URL)
-		return err != nil || u.Path != r.Path
-	})
-	signed := slices.ContainsFunc(rows, func(row *history.Subscription) bool {
-		return row.Secret == "" && r.Signature == "" || row.Secret != "" && slices.Contains(signatures, sign(row.Secret, r.Body))
-	})
-	switch {
-	case len(there) == 0:
-		return fmt.Sprintf("it went to %s, where no URL of the %d that were valid leads", r.Path, len(rows))
-	case signed:
-		return ""
-	case r.Signature == "":
-		return "it is not signed"
-	}
-	return fmt.Sprintf("signature %q is of none of the %d secrets that were valid", r.Signature, len(rows))
-}
-
-func sign(secret string, text []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(text)
-	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }

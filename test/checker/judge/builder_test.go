@@ -38,7 +38,7 @@ type scene struct {
 }
 
 func newScene() *scene {
-	return &scene{lsn: 0x1000, h: history.History{Seed: 7, Episode: 1, Began: began, HealedAt: at(50_000), DrainedAt: at(59_000), StoppedAt: at(60_000)}}
+	return &scene{lsn: 0x1000, h: history.History{Seed: 7, Episode: 1, Began: began, SpillAfterMS: 300, HealedAt: at(50_000), DrainedAt: at(59_000), StoppedAt: at(60_000)}}
 }
 
 func (s *scene) tx(ms int, items ...history.Item) *history.Tx {
@@ -49,8 +49,8 @@ func (s *scene) tx(ms int, items ...history.Item) *history.Tx {
 
 // subscribe commits a subscription that wants everything, changed as told, or a new version of it.
 func (s *scene) subscribe(ms, n int, change ...func(*history.Subscription)) uuid.UUID {
-	row := history.Subscription{ID: id(2, n), URL: "http://127.0.0.1:1/s", Filters: json.RawMessage(`{}`), Secret: "first", Format: "envelope", Ordering: "none",
-		MaxRetries: 3, TimeoutMS: 2000, Active: true}
+	row := history.Subscription{ID: id(2, n), URL: "http://127.0.0.1:1/s", Filters: json.RawMessage(`{}`), Secret: "first", Signature: "sha256", Format: "envelope", BatchSize: 1, Ordering: "none",
+		MaxRetries: 3, RetryDelayMS: 500, TimeoutMS: 2000, Active: true}
 	for _, f := range change {
 		f(&row)
 	}
@@ -116,7 +116,15 @@ func (s *scene) committed(lsn history.LSN) time.Time {
 func withBody(r *history.Receipt, body string) {
 	r.Body = []byte(body)
 	r.Path = "/s"
-	r.Signature = signature("first", body)
+	r.Signature = signed(signature("first", body))
+}
+
+// signed is what the headers say of the signature; nothing when it is empty.
+func signed(value string) map[string]string {
+	if value == "" {
+		return nil
+	}
+	return map[string]string{"X-Webhook-Signature": value}
 }
 
 func signature(secret, body string) string {

@@ -50,7 +50,7 @@ func (j *judgement) findDuplicates() {
 
 // duplicate is one request too many.
 type duplicate struct {
-	again  *history.Receipt
+	again  *arrival
 	class  string         // of what explains it; empty: nothing does
 	why    string         // it is unexplained
 	charge *history.Fault // the death of a relay that is the only explanation, once for each delivery
@@ -61,7 +61,7 @@ func (j *judgement) duplicatesOf(p *pair) []duplicate {
 		return nil
 	}
 	var all []duplicate
-	var done *history.Receipt // the latest that settled
+	var done *arrival // the latest that settled
 	for _, r := range p.receipts {
 		late := !p.recorded.IsZero() && r.ArrivedAt.After(p.recorded)
 		if done != nil || late {
@@ -78,7 +78,7 @@ func (j *judgement) duplicatesOf(p *pair) []duplicate {
 	return all
 }
 
-func (j *judgement) explain(p *pair, done, again *history.Receipt, late bool) duplicate {
+func (j *judgement) explain(p *pair, done, again *arrival, late bool) duplicate {
 	d := duplicate{again: again}
 	if late {
 		if f := j.excuseOfRecorded(p, again); f != nil {
@@ -111,7 +111,7 @@ func (j *judgement) explain(p *pair, done, again *history.Receipt, late bool) du
 
 // sentAfter is the earliest moment at which the relay that sent a request may have ended: just before it arrived,
 // for a kill is noted some milliseconds late, or long before if the way to the receivers was disturbed.
-func (j *judgement) sentAfter(r *history.Receipt) time.Time {
+func (j *judgement) sentAfter(r *arrival) time.Time {
 	early := r.ArrivedAt.Add(-onTheWire)
 	if j.faults.any(early, r.ArrivedAt, receiverLink) {
 		return early
@@ -120,7 +120,7 @@ func (j *judgement) sentAfter(r *history.Receipt) time.Time {
 }
 
 // explains reports that a fault between a request and its repetition may be the reason for that.
-func explains(f *fault, p *pair, done *history.Receipt, sent time.Time) bool {
+func explains(f *fault, p *pair, done *arrival, sent time.Time) bool {
 	switch f.effect {
 	case killed, paused:
 		return !f.until.Before(sent)
@@ -134,7 +134,7 @@ func explains(f *fault, p *pair, done *history.Receipt, sent time.Time) bool {
 
 // excuseOfRecorded is why a delivery may come again although its success is durable: an operator wants it, or
 // a relay that stood still had begun the request before.
-func (j *judgement) excuseOfRecorded(p *pair, again *history.Receipt) *fault {
+func (j *judgement) excuseOfRecorded(p *pair, again *arrival) *fault {
 	return j.faults.latest(p.recorded, again.ArrivedAt, func(f *fault) bool {
 		return f.asks(p.ids...) || f.effect == paused && f.during(again.ArrivedAt, again.ArrivedAt)
 	})
@@ -142,7 +142,7 @@ func (j *judgement) excuseOfRecorded(p *pair, again *history.Receipt) *fault {
 
 // tookTooLong reports that the relay may have taken a request for failed although it was answered with 2xx: that took
 // nearly the whole timeout, which for the relay had begun earlier.
-func tookTooLong(s *subscription, done *history.Receipt) bool {
+func tookTooLong(s *subscription, done *arrival) bool {
 	const nearly = 0.8
 	took := done.AnsweredAt.Sub(done.ArrivedAt)
 	return s.timeout > 0 && float64(took) > nearly*float64(s.timeout)
@@ -151,7 +151,7 @@ func tookTooLong(s *subscription, done *history.Receipt) bool {
 // death is the end of the relay that had not recorded the first of two requests: the first death after that arrived.
 // The ones after that only kept the repetition from being sent. The one before may have been its sender's, where relays
 // follow each other in milliseconds; then the next one had not recorded it either.
-func (s *faults) death(sent time.Time, again *history.Receipt, latest *fault) *history.Fault {
+func (s *faults) death(sent time.Time, again *arrival, latest *fault) *history.Fault {
 	if f := s.firstDeath(sent, again.ArrivedAt); f != nil {
 		return f.Fault
 	}

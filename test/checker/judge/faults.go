@@ -29,7 +29,7 @@ func effectOf(class string) effect {
 		prefix string
 		effect effect
 	}{
-		{"kill", killed}, {"sigstop", paused}, {"redeliver", asked},
+		{"kill", killed}, {"sigstop", paused}, {"redeliver", asked}, {"replay", asked},
 		{"postgres", postgres}, {"link-postgres", postgres}, {"disk-full", postgres},
 		{"link-", receiverLink}, {"receiver-down", receiverLink}, {"receiver", receivers},
 	} {

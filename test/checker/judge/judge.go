@@ -39,6 +39,11 @@ type Verdict struct {
 
 	Ordered         int `json:"ordered"` // expected deliveries to which an order is promised
 	OrderViolations int `json:"order_violations"`
+	Batches         int `json:"batches"` // requests with several deliveries
+	Batched         int `json:"batched"` // deliveries that came in one of them
+
+	// Seen counts, by what is promised and what struck before it came true, the deliveries that prove something.
+	Seen map[string]int `json:"seen"`
 
 	Findings []history.Finding    `json:"findings"` // at most maxDetails of a kind
 	Counts   map[history.Kind]int `json:"counts"`   // all of them
@@ -54,13 +59,16 @@ const maxDetails = 50
 func Judge(h *history.History, expected []Expected) Verdict {
 	j := newJudgement(h)
 	j.addExpected(expected)
+	j.addReplayed()
 	j.compareWriters()
 	j.readReceipts()
+	j.checkBatches()
 	j.readSnapshots()
 	j.findLost()
 	j.findDuplicates()
 	j.checkOrder()
 	j.checkPositions()
+	j.countSeen()
 	if h.DrainedAt.IsZero() {
 		j.find(history.Stuck, h.StoppedAt, "not drained after everything was healed")
 	}
@@ -83,6 +91,7 @@ type judgement struct {
 	byRow         map[rowKey]*pair
 	byID          map[uuid.UUID]*pair // of deliveries that were received
 	strange       map[rowKey]bool     // rows that nothing asks for
+	batches       []*request          // with several deliveries, in the order of arrival
 }
 
 // pairKey names a delivery as a request does, its id aside.
@@ -98,13 +107,16 @@ type pair struct {
 	to        *subscription
 	number    int64
 	ids       []uuid.UUID // one, unless something is wrong
-	receipts  []*history.Receipt
-	settled   *history.Receipt // the first one
-	enveloped *history.Receipt // the first one in this format
-	raw       *history.Receipt // the first one in the other
-	recorded  time.Time        // of the snapshot that first had it as delivered; zero: none
-	pending   bool             // in the last snapshot
-	dead      *history.Row     // in the last snapshot
+	receipts  []*arrival
+	settled   *arrival     // the first one
+	enveloped *arrival     // the first one in this format
+	raw       *arrival     // the first one in the other
+	recorded  time.Time    // of the snapshot that first had it as delivered; zero: none
+	spilled   bool         // in a snapshot it waited and had not been tried
+	batched   bool         // it came together with others
+	replayed  bool         // an operator's replay had it
+	pending   bool         // in the last snapshot
+	dead      *history.Row // in the last snapshot
 }
 
 // String tells people which delivery it is.
@@ -115,6 +127,7 @@ func (p *pair) String() string {
 func newJudgement(h *history.History) *judgement {
 	j := &judgement{h: h, faults: newFaults(h.Faults), subscriptions: subscriptionsOf(h.Txs),
 		txs: make(map[history.LSN]*history.Tx, len(h.Txs)), written: map[int64]int{}, byID: map[uuid.UUID]*pair{}, strange: map[rowKey]bool{}}
+	j.verdict.Seen = map[string]int{}
 	j.verdict.Counts, j.verdict.DuplicatesByClass = map[history.Kind]int{}, map[string]int{}
 	for i := range h.Txs {
 		tx := &h.Txs[i]

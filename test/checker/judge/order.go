@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,8 +18,9 @@ type sequence struct {
 	key          string // empty: all of the subscription
 }
 
-// checkOrder checks that within a sequence nothing arrived before everything earlier was settled or dead. Only
-// the first request of each delivery counts: repetitions need an explanation as duplicates.
+// checkOrder checks that within a sequence nothing arrived before everything earlier was settled or dead, unless behind
+// it in the same request. Of each delivery the first request counts, and the first one that was answered with 2xx:
+// what failed together must not part and be overtaken. Repetitions need an explanation as duplicates.
 func (j *judgement) checkOrder() {
 	sequences := map[sequence][]*pair{} // those that were not done when the latest one arrived
 	for _, p := range j.pairs {
@@ -33,14 +35,18 @@ func (j *judgement) checkOrder() {
 		violated := false
 		for _, earlier := range sequences[s] {
 			done := j.doneAt(earlier)
-			if !done.After(p.receipts[0].ArrivedAt) {
-				continue
+			if done.After(p.receipts[0].ArrivedAt) {
+				open = append(open, earlier)
 			}
-			open = append(open, earlier)
-			if !violated && !j.mayOvertake(p, earlier, done) {
+			for _, r := range p.tries() {
+				together := slices.Index(r.in.pairs, earlier)
+				overtakes := done.After(r.ArrivedAt) && together < 0 || together > r.place
+				if violated || !overtakes || j.mayOvertake(r, earlier, done) {
+					continue
+				}
 				violated = true
-				j.find(history.Order, p.receipts[0].ArrivedAt, "request %d, %v, overtook %v, which began with request %d and was not done",
-					p.receipts[0].Seq, p, earlier, earlier.receipts[0].Seq)
+				j.find(history.Order, r.ArrivedAt, "request %d, %v, overtook %v, which began with request %d and was not done",
+					r.Seq, p, earlier, earlier.receipts[0].Seq)
 			}
 		}
 		if violated {
@@ -48,6 +54,14 @@ func (j *judgement) checkOrder() {
 		}
 		sequences[s] = append(open, p)
 	}
+}
+
+// tries are the arrivals whose place in the order counts.
+func (p *pair) tries() []*arrival {
+	if p.settled == nil || p.settled == p.receipts[0] {
+		return p.receipts[:1]
+	}
+	return []*arrival{p.receipts[0], p.settled}
 }
 
 func sequenceOf(p *pair) (sequence, bool) {
@@ -77,8 +91,8 @@ func (j *judgement) doneAt(p *pair) time.Time {
 
 // mayOvertake reports that the earlier delivery may have died before the later one was sent and have come back:
 // because its death was not recorded when the relay died, an operator asked, or the link had held a request back.
-func (j *judgement) mayOvertake(later, earlier *pair, done time.Time) bool {
-	sent := later.receipts[0].ArrivedAt
+func (j *judgement) mayOvertake(later *arrival, earlier *pair, done time.Time) bool {
+	sent := later.ArrivedAt
 	died := j.faults.any(earlier.tx.CommittedAt, sent, receiverLink, receivers)
 	for _, r := range earlier.receipts {
 		died = died || r.ArrivedAt.Before(sent) && r.Attempt > earlier.to.retries

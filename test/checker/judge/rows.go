@@ -23,7 +23,13 @@ func (j *judgement) readSnapshots() {
 				p.recorded = s.At
 			}
 		}
+		j.findStranded(s)
 		pending, dead := j.pairsOf(s.Pending, "waiting", s.At), j.pairsOf(s.Dead, "dead", s.At)
+		for k, p := range pending {
+			if p != nil && s.Pending[k].Attempts == 0 {
+				p.spilled = true
+			}
+		}
 		if i < len(j.h.Snapshots)-1 {
 			continue
 		}
@@ -37,6 +43,14 @@ func (j *judgement) readSnapshots() {
 				p.dead = &s.Dead[k]
 			}
 		}
+	}
+}
+
+// findStranded reports what nothing will ever wake: a row that is held although it is the first of its sequence. Every
+// transaction that takes the one before it away wakes it.
+func (j *judgement) findStranded(s *history.Snapshot) {
+	for _, r := range s.Stranded {
+		j.find(history.Stranded, s.At, "delivery %s of event %s to subscription %s is held in the queue, and nothing of its sequence stands before it", r.ID, r.Event, r.Subscription)
 	}
 }
 

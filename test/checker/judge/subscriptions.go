@@ -18,6 +18,8 @@ type subscription struct {
 	timeout  time.Duration // the shortest it ever had; 0: unknown
 	retries  int           // the fewest it ever had
 	ordering string        // what it always promised at least
+	delay    time.Duration // the shortest before a retry that it ever had
+	batch    int           // the largest batch_size it ever had
 }
 
 // version is what a subscription was from one change to the next.
@@ -61,12 +63,15 @@ func change(all map[uuid.UUID]*subscription, id uuid.UUID, tx *history.Tx, index
 // widen takes into account what else the subscription may have been when something was sent.
 func (s *subscription) widen(row *history.Subscription) {
 	first := len(s.formats) == 0
+	s.batch = max(s.batch, row.BatchSize)
 	s.formats[row.Format] = true
 	timeout := time.Duration(row.TimeoutMS) * time.Millisecond
+	delay := time.Duration(row.RetryDelayMS) * time.Millisecond
 	if first {
-		s.timeout, s.retries, s.ordering = timeout, row.MaxRetries, row.Ordering
+		s.timeout, s.retries, s.ordering, s.delay = timeout, row.MaxRetries, row.Ordering, delay
 		return
 	}
+	s.delay = min(s.delay, delay)
 	s.timeout, s.retries = min(s.timeout, timeout), min(s.retries, row.MaxRetries)
 	if s.ordering == "none" || row.Ordering == "none" {
 		s.ordering = "none"
@@ -98,6 +103,11 @@ func (s *subscription) alive(e *Expected, from, to time.Time) []*history.Subscri
 		rows = append(rows, last)
 	}
 	return rows
+}
+
+// changed reports that the subscription was changed within the interval.
+func (s *subscription) changed(from, to time.Time) bool {
+	return slices.ContainsFunc(s.versions, func(v version) bool { return !v.from.Before(from) && !v.from.After(to) })
 }
 
 // before reports that the change stands before the event in the WAL.

@@ -18,6 +18,7 @@ const (
 	Reset Behaviour = "reset" // no answer; the connection is reset
 	Hang  Behaviour = "hang"  // no answer; the connection is closed by Heal, unless the client does it first
 	Flap  Behaviour = "flap"  // OK or Error, either as likely as the other
+	Gone  Behaviour = "gone"  // 410
 	Early Behaviour = "early" // 200, and the connection is closed in the middle of the response's body
 )
 

@@ -21,7 +21,7 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	receipt history.Receipt
-	number  int64           // of the event; -1 when it has none
+	numbers []int64         // of the events; -1 for one that has none
 	delay   time.Duration   // of Slow
 	healed  <-chan struct{} // ends Hang
 }
@@ -43,6 +43,8 @@ func (e *exchange) answer() bool {
 	case Busy:
 		e.w.Header().Set("Retry-After", "1")
 		return e.write(http.StatusTooManyRequests, len(answerBody))
+	case Gone:
+		return e.write(http.StatusGone, len(answerBody))
 	case Reset:
 		return e.reset()
 	case Hang:

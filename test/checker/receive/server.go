@@ -164,7 +164,11 @@ func (s *Server) Strays() []string {
 // handle reads a request, logs it and answers.
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	subscription, err := addressee(r)
-	if err != nil {
+	if err == nil && r.Method == http.MethodOptions {
+		w.Header().Set("WebHook-Allowed-Origin", "*") // agrees to whoever asks
+		return
+	}
+	if err != nil || r.Method != http.MethodPost {
 		s.stray(r)
 		http.NotFound(w, r)
 		return
@@ -173,7 +177,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client broke off, so this was no request
 	}
-	e := &exchange{w: w, r: r, receipt: receiptOf(r, subscription, body), number: number(body)}
+	e := &exchange{w: w, r: r, receipt: receiptOf(r, subscription, body), numbers: numbers(body)}
 	if !s.arrive(e) {
 		panic(http.ErrAbortHandler)
 	}
@@ -193,7 +197,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 // addressee is the subscription that a request is for.
 func addressee(r *http.Request) (uuid.UUID, error) {
 	path, ok := strings.CutPrefix(r.URL.Path, "/s/")
-	if !ok || r.Method != http.MethodPost {
+	if !ok {
 		return uuid.Nil, errors.New("not a receiver's")
 	}
 	id, _, _ := strings.Cut(path, "/")
@@ -225,9 +229,43 @@ func receiptOf(r *http.Request, subscription uuid.UUID, body []byte) history.Rec
 		Delivery:     r.Header.Get("X-Webhook-ID"),
 		Type:         r.Header.Get("X-Webhook-Event"),
 		Attempt:      attempt,
-		Signature:    r.Header.Get("X-Webhook-Signature"),
+		Batch:        r.Header.Get("X-Webhook-Batch"),
+		Signature:    signature(r.Header),
 		Body:         body,
 	}
+}
+
+// signing are the headers by which requests are signed, and those that only go with a signature.
+var signing = []string{
+	"X-Webhook-Signature", "Webhook-Signature", "Webhook-Id", "Webhook-Timestamp", "X-Hub-Signature-256", "X-Github-Event", "X-Github-Delivery",
+	"Stripe-Signature", "X-Shopify-Hmac-Sha256", "X-Shopify-Topic", "X-Shopify-Webhook-Id", "X-Slack-Signature", "X-Slack-Request-Timestamp",
+}
+
+// signature picks those headers. One that came more than once has its values joined, as no scheme has them.
+func signature(h http.Header) map[string]string {
+	found := map[string]string{}
+	for _, name := range signing {
+		if values := h.Values(name); len(values) > 0 {
+			found[name] = strings.Join(values, "\n")
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return found
+}
+
+// numbers are those of the events in a body, which may be an array.
+func numbers(body []byte) []int64 {
+	var elements []json.RawMessage
+	if json.Unmarshal(body, &elements) != nil {
+		return []int64{number(body)}
+	}
+	all := make([]int64, len(elements))
+	for i, element := range elements {
+		all[i] = number(element)
+	}
+	return all
 }
 
 // number is the event's number: of the envelope's event_data, or else of the body itself.
@@ -268,7 +306,9 @@ func (s *Server) finish(e *exchange) {
 	defer s.mu.Unlock()
 	s.receipts[receipt.Seq-1] = *receipt
 	s.open--
-	if receipt.Status/100 == 2 && e.number >= 0 {
-		s.settled[settlement{receipt.Subscription, e.number}] = struct{}{}
+	for _, n := range e.numbers {
+		if receipt.Status/100 == 2 && n >= 0 {
+			s.settled[settlement{receipt.Subscription, n}] = struct{}{}
+		}
 	}
 }

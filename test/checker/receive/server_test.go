@@ -112,6 +112,9 @@ func TestReceipt(t *testing.T) {
 		request.Header.Set("X-Webhook-Event", "type")
 		request.Header.Set("X-Webhook-Attempt", attempt)
 		request.Header.Set("X-Webhook-Signature", "sha256=12")
+		request.Header.Add("Webhook-Signature", "v1,a")
+		request.Header.Add("Webhook-Signature", "v1,b")
+		request.Header.Set("X-Webhook-Batch", "1")
 		response, err := r.client.Do(request)
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, response.Body)
@@ -127,7 +130,7 @@ func TestReceipt(t *testing.T) {
 		got.ArrivedAt, got.AnsweredAt = time.Time{}, time.Time{}
 		require.Equal(t, history.Receipt{
 			Seq: int64(i + 1), Subscription: subscription, Path: "/s/" + subscription.String() + "/any/thing", Delivery: "id", Type: "type", Attempt: attempt,
-			Signature: "sha256=12", Body: []byte(`{"n": 1}`), Behaviour: "ok", Status: 200,
+			Signature: map[string]string{"X-Webhook-Signature": "sha256=12", "Webhook-Signature": "v1,a\nv1,b"}, Batch: "1", Body: []byte(`{"n": 1}`), Behaviour: "ok", Status: 200,
 		}, got)
 	}
 	require.Empty(t, r.Strays())
@@ -185,6 +188,7 @@ func TestBehaviours(t *testing.T) {
 		receive.Slow:  {200, nil, 200},
 		receive.Error: {500, nil, 500},
 		receive.Busy:  {429, nil, 429},
+		receive.Gone:  {410, nil, 410},
 		receive.Reset: {0, syscall.ECONNRESET, 0},
 		receive.Early: {200, io.ErrUnexpectedEOF, 200},
 	} {
@@ -321,11 +325,29 @@ func TestSettledCountsEventsOfSubscriptions(t *testing.T) {
 	r.requireStatus(500, other, `{"n": 1}`)
 	r.requireOpen(0)
 	require.Equal(t, 2, r.Settled())
+	r.requireStatus(200, one, `[{"event_data": {"n": 2}}, {"event_data": {"n": 8}}, {"n": 9}]`)
+	r.requireOpen(0)
+	require.Equal(t, 4, r.Settled(), "of a batch each one")
+	require.True(t, r.Got(one, 9))
 	r.Set(other, receive.Early)
 	_, _, err := r.post(other, `{"n": 1}`)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	r.requireOpen(0)
-	require.Equal(t, 3, r.Settled())
+	require.Equal(t, 5, r.Settled())
+}
+
+// A receiver agrees to whoever asks with OPTIONS (CloudEvents Web Hooks, section 4), which is no delivery.
+func TestAgrees(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	request, err := http.NewRequest(http.MethodOptions, r.URL()+"/s/"+uuid.NewString(), nil)
+	require.NoError(t, err)
+	response, err := r.client.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, "*", response.Header.Get("WebHook-Allowed-Origin"))
+	require.Empty(t, r.closed())
+	require.Empty(t, r.Strays())
 }
 
 func TestStrays(t *testing.T) {

@@ -94,7 +94,7 @@ func parseCommit(rest string) (line, error) {
 	if err != nil {
 		return line{}, err
 	}
-	at, err := time.Parse("(at 2006-01-02 15:04:05.999999-07)", stamp)
+	at, err := time.Parse("(at "+timestamptz+")", stamp)
 	return line{kind: commit, xid: uint32(xid), at: at.UTC()}, err
 }
 
@@ -180,17 +180,22 @@ func parseSubscription(s scanner) (line, error) {
 		return line{kind: item, item: history.Item{Deleted: &id}}, r.err
 	}
 	sub := &history.Subscription{
-		ID:         r.uuid("id"),
-		Tenant:     r.text("tenant"),
-		URL:        r.text("url"),
-		EventTypes: r.array("event_types"),
-		Filters:    json.RawMessage(r.text("filters")),
-		Secret:     r.nullable("secret"),
-		Format:     r.text("payload_format"),
-		Ordering:   r.text("ordering"),
-		MaxRetries: r.int("max_retries"),
-		TimeoutMS:  r.milliseconds("timeout"),
-		Active:     r.bool("is_active"),
+		ID:              r.uuid("id"),
+		Tenant:          r.text("tenant"),
+		URL:             r.text("url"),
+		EventTypes:      r.array("event_types"),
+		Filters:         json.RawMessage(r.text("filters")),
+		Secret:          r.nullable("secret"),
+		Format:          r.text("payload_format"),
+		Signature:       r.text("signature"),
+		PreviousSecret:  r.nullable("previous_secret"),
+		PreviousExpires: r.moment("previous_secret_expires_at"),
+		BatchSize:       r.int("batch_size"),
+		Ordering:        r.text("ordering"),
+		MaxRetries:      r.int("max_retries"),
+		RetryDelayMS:    r.milliseconds("retry_delay"),
+		TimeoutMS:       r.milliseconds("timeout"),
+		Active:          r.bool("is_active"),
 	}
 	return line{kind: item, item: history.Item{Subscription: sub}}, r.err
 }

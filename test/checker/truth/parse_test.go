@@ -39,7 +39,7 @@ func subscriptionColumns(replace ...string) string {
 func subscription(change func(*history.Subscription)) line {
 	s := &history.Subscription{
 		ID: uuid.MustParse(id1), Tenant: "t", URL: "http://a/b", EventTypes: []string{"a.b", "c d", "x.*"}, Filters: json.RawMessage(`{"a": 1}`),
-		Format: "envelope", Ordering: "none", MaxRetries: 3, TimeoutMS: 2500, Active: true,
+		Signature: "sha256", Format: "envelope", BatchSize: 1, Ordering: "none", MaxRetries: 3, RetryDelayMS: 60_000, TimeoutMS: 2500, Active: true,
 	}
 	if change != nil {
 		change(s)
@@ -79,8 +79,13 @@ var lines = map[string]line{
 	"message: transactional: 1 prefix: outbox2, sz: 1 content:x": {},
 
 	subscriptionLine("INSERT:"): subscription(nil),
-	subscriptionLine("INSERT:", "secret[text]:null", "secret[text]:'s''x'", "boolean]:true", "boolean]:false", "{a.b,\"c d\",x.*}", "{}"): subscription(
+	subscriptionLine("INSERT:", " secret[text]:null", " secret[text]:'s''x'", "boolean]:true", "boolean]:false", "{a.b,\"c d\",x.*}", "{}"): subscription(
 		func(s *history.Subscription) { s.Secret, s.Active, s.EventTypes = "s'x", false, []string{} }),
+	subscriptionLine("UPDATE:", "previous_secret[text]:null", "previous_secret[text]:'old'", "zone]:null", "zone]:'2026-11-22 10:11:12.5+00'",
+		"sha256", "github", "batch_size[integer]:1", "batch_size[integer]:20"): subscription(func(s *history.Subscription) {
+		s.PreviousSecret, s.Signature, s.BatchSize = "old", "github", 20
+		s.PreviousExpires = time.Date(2026, 11, 22, 10, 11, 12, 500_000_000, time.UTC)
+	}),
 	subscriptionLine("UPDATE:", "00:00:02.5", "-1 days +24:04:00"): subscription(func(s *history.Subscription) { s.TimeoutMS = 240000 }),
 	subscriptionLine("UPDATE:", "00:00:02.5", "1 mon -29 days -23:59:59.9999"): subscription(
 		func(s *history.Subscription) { s.TimeoutMS = 1 }),

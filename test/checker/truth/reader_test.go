@@ -190,7 +190,7 @@ func TestReadsSubscriptions(t *testing.T) {
 	id := uuid.MustParse("0199a0b1-0000-7000-8000-000000000001")
 	want := history.Subscription{
 		ID: id, Tenant: "it's", URL: "http://127.0.0.1:1/x", EventTypes: []string{"a.b", `c,"d`, "x.*"}, Filters: json.RawMessage(`{"a_min": 1.50}`),
-		Secret: "it's secret", Format: "raw", Ordering: "none", MaxRetries: 7, TimeoutMS: 2500, Active: true,
+		Secret: "it's secret", Signature: "sha256", Format: "raw", BatchSize: 1, Ordering: "none", MaxRetries: 7, RetryDelayMS: 60_000, TimeoutMS: 2500, Active: true,
 	}
 	require.Equal(t, []history.Item{{Subscription: &want}}, txs[0].Items)
 	long := txs[1].Items[0].Subscription.Filters

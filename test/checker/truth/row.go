@@ -204,6 +204,20 @@ func (r *row) array(name string) []string {
 	return elements
 }
 
+// timestamptz is how Postgres writes a time, for a session whose time zone has whole hours, as UTC.
+const timestamptz = "2006-01-02 15:04:05.999999-07"
+
+// moment reads a time; null is the zero one.
+func (r *row) moment(name string) time.Time {
+	text := r.nullable(name)
+	if text == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(timestamptz, text)
+	r.fail(name, err)
+	return at.UTC()
+}
+
 // milliseconds reads an interval and rounds it up. A month has 30 days and a day 24 hours, as when Postgres compares.
 func (r *row) milliseconds(name string) int {
 	var i pgtype.Interval

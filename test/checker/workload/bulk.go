@@ -9,9 +9,9 @@ import (
 	"github.com/walhook/walhook/test/checker/history"
 )
 
-// tenantOfBulk keeps what Huge and Big write from every subscription but one, which takes a single bucket.
+// TenantOfBulk keeps what Huge and Big write from every subscription but one, which takes a single bucket.
 const (
-	tenantOfBulk = "bulk"
+	TenantOfBulk = "bulk"
 	buckets      = 200
 	takenBucket  = 7
 )
@@ -28,7 +28,7 @@ func (w *Workload) Huge(ctx context.Context, rows int) error {
 	return w.bulk(ctx, write, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `INSERT INTO outbox.events (type, tenant, payload)
 			SELECT 'bulk.row', $1, jsonb_build_object('n', n, 'bucket', n % $2::bigint)
-			FROM generate_series($3::bigint, $4::bigint) AS n`, tenantOfBulk, buckets, first, last)
+			FROM generate_series($3::bigint, $4::bigint) AS n`, TenantOfBulk, buckets, first, last)
 		return err
 	})
 }
@@ -45,7 +45,7 @@ func (w *Workload) Big(ctx context.Context, bytes int) error {
 	return w.bulk(ctx, history.Write{Kept: []int64{n}}, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `INSERT INTO outbox.events (type, tenant, payload)
 			VALUES ('bulk.big', $1, jsonb_build_object('n', $2::bigint, 'bucket', $3::int, 'note', $4::text))`,
-			tenantOfBulk, n, takenBucket, string(text))
+			TenantOfBulk, n, takenBucket, string(text))
 		return err
 	})
 }

@@ -61,6 +61,7 @@ type subscription struct {
 	ID     uuid.UUID
 	Active bool
 	Broken bool // has the invalid filter
+	Scheme string
 }
 
 // change is one statement on outbox.subscriptions.
@@ -75,6 +76,7 @@ type settings struct {
 	types        []string
 	filter       string
 	inactive     bool
+	batches      bool // for sure
 }
 
 // Prepare creates the first subscriptions, in one transaction: those that between them take every way of choosing
@@ -87,7 +89,7 @@ func (w *Workload) Prepare(ctx context.Context) error {
 	defer s.close()
 	random := w.stream(changerStream - 1)
 	first := []settings{
-		{name: "everything"},
+		{name: "everything", batches: true},
 		{name: "prefix", types: []string{"patient.*"}},
 		{name: "names", types: []string{"invoice.issued", "invoice.paid"}},
 		{name: "filter", filter: filters[1]},
@@ -95,7 +97,7 @@ func (w *Workload) Prepare(ctx context.Context) error {
 		{name: "acme", tenant: otherTenants[0]},
 		{name: "globex", tenant: otherTenants[1], filter: filters[13]},
 		{name: "inactive", inactive: true},
-		{name: "bulk", tenant: tenantOfBulk, types: []string{"bulk.*"}, filter: fmt.Sprintf(`{"bucket": %d}`, takenBucket)},
+		{name: "bulk", tenant: TenantOfBulk, types: []string{"bulk.*"}, filter: fmt.Sprintf(`{"bucket": %d}`, takenBucket)},
 	}
 	return s.begin(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		for _, one := range first {
@@ -142,8 +144,8 @@ func (s *session) subscriptions(ctx context.Context) ([]subscription, error) {
 		if err := s.open(ctx); err != nil {
 			return nil, err
 		}
-		rows, _ := s.conn.Query(ctx, `SELECT id, is_active AS active, filters @> $1 AS broken
-			FROM outbox.subscriptions WHERE tenant <> $2 ORDER BY name, id`, invalidFilter, tenantOfBulk)
+		rows, _ := s.conn.Query(ctx, `SELECT id, is_active AS active, filters @> $1 AS broken, signature AS scheme
+			FROM outbox.subscriptions WHERE tenant <> $2 ORDER BY name, id`, invalidFilter, TenantOfBulk)
 		all, err := pgx.CollectRows(rows, pgx.RowToStructByName[subscription])
 		if err == nil {
 			return all, nil
@@ -212,8 +214,7 @@ func (c *changer) next() []change {
 	case roll < 60:
 		return []change{c.switchActive(target)}
 	case roll < 75:
-		return []change{set(target.ID, `previous_secret = secret, previous_secret_expires_at = now() + interval '1 minute',
-			secret = $2, signature = 'sha256'`, c.secret(c.random))}
+		return []change{c.rotate(target)}
 	case roll < 83:
 		return []change{set(target.ID, "headers = $2", newHeaders(c.random))}
 	case roll < 91:
@@ -276,13 +277,25 @@ func (w *Workload) create(random *rand.Rand, one settings) change {
 		id[i] = byte(random.Uint32())
 	}
 	id[6], id[8] = id[6]&15|4<<4, id[8]&63|128 // version 4
-	signature, secret := pick(random, "sha256", "none"), (*string)(nil)
+	scheme, secret := pick(random, "sha256", unsigned), (*string)(nil)
 	if chance(random, 85) {
-		signature, secret = "sha256", new(w.secret(random))
+		scheme = pick(random, schemes...)
+		secret = new(w.secret(random, scheme))
 	}
 	var limit *int
 	if chance(random, 25) {
 		limit = new(50 + random.IntN(450))
+	}
+	retries, delay := 3+random.IntN(5), 50+random.IntN(251)
+	format, size, wait := pick(random, "envelope", "raw"), 1, 0
+	if one.batches {
+		format = "envelope"
+	}
+	if one.batches || format == "envelope" && chance(random, 50) { // a quarter of all
+		size, wait = 2+random.IntN(19), pick(random, 0, random.IntN(101))
+		if one.batches || chance(random, 80) { // later than delivery.spill_after, so that what failed together goes together
+			retries, delay = 3+random.IntN(2), 600+random.IntN(401)
+		}
 	}
 	if one.types == nil {
 		one.types = []string{}
@@ -291,25 +304,16 @@ func (w *Workload) create(random *rand.Rand, one settings) change {
 		one.filter = "{}"
 	}
 	return change{`INSERT INTO outbox.subscriptions (id, tenant, name, url, event_types, filters, headers, secret, signature,
-			payload_format, ordering, max_retries, retry_delay, timeout, max_in_flight, rate_limit, is_active)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::int * interval '1 ms', '3 s', $14, $15, $16)`, []any{
-		id, one.tenant, one.name, w.url(id), one.types, one.filter, newHeaders(random), secret, signature,
-		pick(random, "envelope", "raw"), pick(random, w.o.Orderings...), 3 + random.IntN(5), 50 + random.IntN(251),
-		1 + random.IntN(32), limit, !one.inactive,
+			payload_format, ordering, max_retries, retry_delay, timeout, max_in_flight, rate_limit, is_active, batch_size, batch_wait)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::int * interval '1 ms', '3 s', $14, $15, $16, $17, $18::int * interval '1 ms')`, []any{
+		id, one.tenant, one.name, w.url(id), one.types, one.filter, newHeaders(random), secret, scheme,
+		format, pick(random, w.o.Orderings...), retries, delay,
+		1 + random.IntN(32), limit, !one.inactive, size, wait,
 	}}
 }
 
 func (w *Workload) url(id uuid.UUID) string {
 	return strings.TrimSuffix(w.o.Receivers, "/") + "/s/" + id.String()
-}
-
-// secret makes a secret and remembers it.
-func (w *Workload) secret(random *rand.Rand) string {
-	secret := fmt.Sprintf("canary-%016x%016x", random.Uint64(), random.Uint64())
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.secrets = append(w.secrets, secret)
-	return secret
 }
 
 func newHeaders(random *rand.Rand) string {

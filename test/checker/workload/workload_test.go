@@ -154,10 +154,20 @@ func TestTheLogAgreesWithTheDatabase(t *testing.T) {
 	require.Zero(t, ask[int](db, "SELECT count(*) FROM outbox.subscriptions WHERE url NOT LIKE 'http://127.0.0.1:9/s/' || id || '%'"))
 	for _, secret := range list(db, `SELECT secret FROM outbox.subscriptions WHERE secret IS NOT NULL
 		UNION SELECT previous_secret FROM outbox.subscriptions WHERE previous_secret IS NOT NULL`) {
-		require.Regexp(t, "^canary-[0-9a-f]{32}$", secret)
+		require.Regexp(t, "^(canary-[0-9a-f]{32}|whsec_canary[0-9a-f]{26})$", secret)
 		require.Contains(t, w.Secrets(), secret)
 	}
-	n := ask[int](db, "SELECT count(*) FROM outbox.subscriptions WHERE tenant <> $1", tenantOfBulk)
+	require.Positive(t, ask[int](db, "SELECT count(*) FROM outbox.subscriptions WHERE batch_size BETWEEN 2 AND 20 AND payload_format = 'envelope'"))
+	require.Zero(t, ask[int](db, "SELECT count(*) FROM outbox.subscriptions WHERE batch_size > 1 AND payload_format <> 'envelope'"))
+	require.Greater(t, ask[int](db, "SELECT count(DISTINCT signature) FROM outbox.subscription_revisions"), 5)
+
+	old := list(db, "SELECT secret FROM outbox.subscriptions WHERE secret IS NOT NULL ORDER BY id")
+	require.NotEmpty(t, old)
+	require.NoError(t, w.Rotate(t.Context(), time.Minute))
+	require.Equal(t, old, list(db, "SELECT previous_secret FROM outbox.subscriptions WHERE secret IS NOT NULL ORDER BY id"))
+	require.Subset(t, w.Secrets(), list(db, "SELECT secret FROM outbox.subscriptions WHERE secret IS NOT NULL"))
+
+	n := ask[int](db, "SELECT count(*) FROM outbox.subscriptions WHERE tenant <> $1", TenantOfBulk)
 	require.GreaterOrEqual(t, n, fewestSubscriptions-2)
 	require.LessOrEqual(t, n, mostSubscriptions+2, "one transaction may create two")
 }
