@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/walhook/walhook/outbox"
+	"github.com/walhook/walhook/outbox/receiver"
 )
 
 // The receiver that fails refuses some requests in a row, once in every demoCycle, and for demoDown at most:
@@ -35,6 +36,7 @@ type demoReceiver struct {
 	flaky      bool
 
 	secret       string
+	verifier     *receiver.Verifier
 	subscription uuid.UUID
 	url          string
 	ledger       *demoLedger
@@ -66,7 +68,11 @@ func startDemoReceivers(ctx context.Context, ledger *demoLedger, say *narrator) 
 	for i, r := range all {
 		r.ledger, r.say = ledger, say
 		r.secret = "demo-secret-of-" + strings.ReplaceAll(r.name, " ", "-")
-		if err := r.start(ctx); err != nil {
+		var err error
+		if r.verifier, err = receiver.NewVerifier(receiver.Options{Scheme: receiver.SHA256, Secrets: []string{r.secret}}); err == nil {
+			err = r.start(ctx)
+		}
+		if err != nil {
 			return all[:i], fmt.Errorf("start receiver %s: %w", r.name, err)
 		}
 	}
@@ -102,7 +108,7 @@ func (r *demoReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	now := time.Now()
 	envelope, err := readEnvelope(req, body)
-	if err != nil || verdictOf(r.secret, req.Header, body) != signatureValid {
+	if err != nil || r.verifier.Verify(req.Header, body) != nil {
 		r.ledger.forgery()
 		r.say.line("%s refuses a request with a wrong signature or body", r.name)
 		w.WriteHeader(http.StatusUnauthorized)

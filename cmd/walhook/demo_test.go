@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/walhook/walhook/outbox/receiver"
 )
 
 // committedDelivery is one that is due.
@@ -131,7 +133,9 @@ func post(r *demoReceiver, secret, id, event string, attempt int) int {
 
 func TestDemoReceiverVerifies(t *testing.T) {
 	l := newDemoLedger()
-	r := &demoReceiver{name: "test", secret: "s", ledger: l, say: newNarrator(&bytes.Buffer{}, false)}
+	verifier, err := receiver.NewVerifier(receiver.Options{Scheme: receiver.SHA256, Secrets: []string{"s"}})
+	require.NoError(t, err)
+	r := &demoReceiver{name: "test", verifier: verifier, ledger: l, say: newNarrator(&bytes.Buffer{}, false)}
 	id := committedDelivery(l).String()
 	require.Equal(t, 401, post(r, "other", id, "visit.started", 1))
 	require.Equal(t, 401, post(r, "s", id, "visit.finished", 1), "the header must agree with the body")

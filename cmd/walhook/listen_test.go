@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/walhook/walhook/outbox/receiver"
 )
 
 // GitHub publishes this vector for the same scheme
@@ -46,7 +48,9 @@ func TestVerdicts(t *testing.T) {
 		{"neither", "", nil, signatureNone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, verdictOf(c.secret, http.Header{"X-Webhook-Signature": c.headers}, []byte(vectorBody)))
+			j, err := newJudge(string(receiver.SHA256), []string{c.secret})
+			require.NoError(t, err)
+			require.Equal(t, c.want, j.of(http.Header{"X-Webhook-Signature": c.headers}, []byte(vectorBody)).verdict)
 		})
 	}
 }

@@ -124,12 +124,3 @@ func (j judgement) explain() string {
 	}
 	return string(j.verdict)
 }
-
-// verdictOf judges walhook's own scheme, sha256.
-func verdictOf(secret string, header http.Header, body []byte) verdict {
-	j, err := newJudge(string(receiver.SHA256), []string{secret})
-	if err != nil {
-		return signatureInvalid
-	}
-	return j.of(header, body).verdict
-}
