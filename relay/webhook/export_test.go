@@ -38,6 +38,13 @@ type carrier func(*http.Request) (*http.Response, error)
 
 func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
 
+// Sign returns the value of X-Webhook-Signature for one secret: "sha256=" and the lower-case hexadecimal
+// HMAC-SHA256 (RFC 2104) of body, keyed with the secret's bytes as they are. GitHub signs in the same way,
+// so its published vectors hold here.
+func Sign(secret delivery.Secret, body []byte) string {
+	return schemes[signatureSHA256].value(&message{body: body}, []*signer{newSigner([]byte(secret.Reveal()))})
+}
+
 // ValueForTest signs with one key in the named way, as a request with this id at this time does.
 func ValueForTest(signature string, key []byte, id string, at time.Time, body string) string {
 	m := message{id: id, at: at, body: []byte(body)}

@@ -15,13 +15,6 @@ import (
 	"github.com/walhook/walhook/relay/delivery"
 )
 
-// Sign returns the value of X-Webhook-Signature for one secret: "sha256=" and the lower-case hexadecimal
-// HMAC-SHA256 (RFC 2104) of body, keyed with the secret's bytes as they are. GitHub signs in the same way,
-// so its published vectors hold here.
-func Sign(secret delivery.Secret, body []byte) string {
-	return schemes[signatureSHA256].value(&message{body: body}, []*signer{newSigner([]byte(secret.Reveal()))})
-}
-
 // signer signs with one secret: with HMAC-SHA256, or with Ed25519 (RFC 8032) when it has a private key.
 type signer struct {
 	private ed25519.PrivateKey
