@@ -28,6 +28,8 @@ type Config struct {
 	DatabaseURL Secret `yaml:"database_url" env:"DATABASE_URL" help:"where the application's Postgres is; must allow replication, so not through a pooler"`
 	Slot        string `yaml:"slot" env:"SLOT" help:"name of the replication slot; relays with the same slot are one relay and its standbys"`
 
+	OnLostSlot string `yaml:"on_lost_slot" env:"ON_LOST_SLOT" oneof:"recover halt" help:"what to do when the slot is lost or skipped something: recover what is missing from outbox.events, or halt"`
+
 	// The process.
 
 	Listen    string `yaml:"listen" env:"LISTEN" help:"address of API, dashboard and metrics"`
@@ -90,14 +92,28 @@ type Config struct {
 	// The replication connection.
 	Replication struct {
 		StatusInterval time.Duration `yaml:"status_interval" env:"STATUS_INTERVAL" min:"100ms" max:"10s" help:"longest time between status messages to Postgres; keep it under half of wal_sender_timeout"`
+		Heartbeat      time.Duration `yaml:"heartbeat" env:"HEARTBEAT" min:"0s" max:"10m" help:"time between heartbeats through the WAL, which keep the slot moving and measure the round trip; 0s: none"`
+		WALDiskSize    Bytes         `yaml:"wal_disk_size" env:"WAL_DISK_SIZE" min:"0B" max:"1048576GiB" help:"room for WAL on the server's disk, for the forecast; 0: what the file system says if Postgres runs on this machine"`
 		ConnectTimeout time.Duration `yaml:"connect_timeout" env:"CONNECT_TIMEOUT" min:"100ms" max:"5m" help:"how long one attempt to connect may take"`
 	} `yaml:"replication" envPrefix:"REPLICATION_"`
+
+	// Alerts: rows of outbox.alerts, events of types walhook.alert.*, and log lines.
+	Alerts struct {
+		Interval            time.Duration `yaml:"interval" env:"INTERVAL" min:"0s" max:"1h" help:"time between looks for what is wrong; 0s: none"`
+		NoActivity          time.Duration `yaml:"no_activity" env:"NO_ACTIVITY" min:"0s" max:"365d" help:"alert when an active subscription has had no attempt for that long; 0s: never"`
+		SuccessRate         int           `yaml:"success_rate" env:"SUCCESS_RATE" min:"0" max:"100" help:"alert when fewer than that many of 100 attempts of the last hour succeeded; 0: never"`
+		ConsecutiveFailures int           `yaml:"consecutive_failures" env:"CONSECUTIVE_FAILURES" min:"0" max:"1000000" help:"alert when more attempts than that failed in a row; 0: never"`
+		Timeouts            int           `yaml:"timeouts" env:"TIMEOUTS" min:"0" max:"1000000" help:"alert when more attempts than that timed out within the last hour; 0: never"`
+		Lag                 time.Duration `yaml:"lag" env:"LAG" min:"0s" max:"365d" help:"alert when the oldest committed event that is not recorded is older; 0s: never"`
+		SlotLostWithin      time.Duration `yaml:"slot_lost_within" env:"SLOT_LOST_WITHIN" min:"0s" max:"365d" help:"alert when the forecast says that the slot is lost or the disk full within that time; 0s: never"`
+	} `yaml:"alerts" envPrefix:"ALERTS_"`
 }
 
 // Default returns the settings of a relay that nobody configured. DatabaseURL has no default.
 func Default() Config {
 	var c Config
 	c.Slot = "walhook"
+	c.OnLostSlot = "recover"
 	c.Listen = "127.0.0.1:8080"
 	c.LogLevel = "info"
 	c.LogFormat = "auto"
@@ -117,7 +133,15 @@ func Default() Config {
 	c.Retention.DeadLetters = 30 * day
 	c.Retention.PartitionsAhead = 7 * day
 	c.Replication.StatusInterval = 10 * time.Second
+	c.Replication.Heartbeat = 10 * time.Second
 	c.Replication.ConnectTimeout = 10 * time.Second
+	c.Alerts.Interval = 30 * time.Second
+	c.Alerts.NoActivity = day
+	c.Alerts.SuccessRate = 90
+	c.Alerts.ConsecutiveFailures = 10
+	c.Alerts.Timeouts = 5
+	c.Alerts.Lag = 5 * time.Minute
+	c.Alerts.SlotLostWithin = 6 * time.Hour
 	return c
 }
 

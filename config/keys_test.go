@@ -31,7 +31,7 @@ func TestKeysAreComplete(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	require.Len(t, config.Keys(), 29)
+	require.Len(t, config.Keys(), 39)
 	require.True(t, seen["retention.events"] && seen["WALHOOK_RETENTION_EVENTS"] && seen["retention-events"])
 }
 

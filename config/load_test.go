@@ -69,7 +69,17 @@ func TestGoodFiles(t *testing.T) {
 	full.Retention.PartitionsAhead = 24 * time.Hour
 	full.Secrets.KeysetFile = "/run/secrets/keyset.json"
 	full.Replication.StatusInterval = 5 * time.Second
+	full.Replication.Heartbeat = 0
+	full.Replication.WALDiskSize = 100 << 30
 	full.Replication.ConnectTimeout = 30 * time.Second
+	full.OnLostSlot = "halt"
+	full.Alerts.Interval = time.Minute
+	full.Alerts.NoActivity = 7 * 24 * time.Hour
+	full.Alerts.SuccessRate = 99
+	full.Alerts.ConsecutiveFailures = 3
+	full.Alerts.Timeouts = 0
+	full.Alerts.Lag = 30 * time.Second
+	full.Alerts.SlotLostWithin = 48 * time.Hour
 	windows := config.Default()
 	windows.Listen = ":9090"
 	windows.LogLevel = "debug"
