@@ -12,10 +12,13 @@ import (
 	"github.com/walhook/walhook/test/harness"
 )
 
-// days names the daily partitions of all three tables, from today on.
+// partitioned are the tables with daily partitions.
+var partitioned = []string{"attempts", "dead_letters", "emitted_events", "events", "subscription_samples", "wal_samples"}
+
+// days names the daily partitions of all tables, from today on.
 func days(n int) []string {
 	var names []string
-	for _, table := range []string{"attempts", "emitted_events", "events"} {
+	for _, table := range partitioned {
 		for i := range n {
 			names = append(names, table+time.Now().UTC().AddDate(0, 0, i).Format("_p20060102"))
 		}
@@ -31,7 +34,7 @@ func TestPartitionsAreMadeAhead(t *testing.T) {
 	db := connect(t)
 	require.Equal(t, days(8), texts(t, db, partitions), "today and a week")
 	require.Empty(t, texts(t, db, "SELECT outbox.create_partitions('7 days')"), "they are there already")
-	require.Len(t, texts(t, db, "SELECT outbox.create_partitions('9 days')"), 3*2)
+	require.Len(t, texts(t, db, "SELECT outbox.create_partitions('9 days')"), len(partitioned)*2)
 	require.Equal(t, days(10), texts(t, db, partitions))
 }
 
@@ -56,58 +59,12 @@ func TestPartitionThatCannotBeMade(t *testing.T) {
 	db := connect(t)
 	exec(t, db, "INSERT INTO outbox.events (id, type) VALUES (outbox.uuid_floor(now() + interval '9 days'), 'x')")
 	made := texts(t, db, "SELECT outbox.create_partitions('10 days')")
-	require.Len(t, made, 3*3-1)
+	require.Len(t, made, len(partitioned)*3-1)
 	require.NotContains(t, made, "events"+time.Now().UTC().AddDate(0, 0, 9).Format("_p20060102"))
-}
-
-// old makes partitions of a day long past and puts a row in each.
-func old(t *testing.T, db *pgxpool.Pool) {
-	t.Helper()
-	exec(t, db, `CREATE TABLE outbox.events_p20200101 PARTITION OF outbox.events
-			FOR VALUES FROM ('016f5e66-e800-0000-0000-000000000000') TO ('016f638d-4400-0000-0000-000000000000');
-		CREATE TABLE outbox.attempts_p20200101 PARTITION OF outbox.attempts FOR VALUES FROM ('2020-01-01 00:00 UTC') TO ('2020-01-02 00:00 UTC');
-		INSERT INTO outbox.events (id, type) VALUES (outbox.uuid_floor('2020-01-01 12:00 UTC'), 'x')`)
-	require.Equal(t, 1, value[int](t, db, "SELECT count(*) FROM outbox.events_p20200101"))
 }
 
 const checkpoint = `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, system_identifier, timeline)
 	VALUES ($1, '0/1', '0/1', $2::text::timestamptz, 'system', 1)`
-
-// Retention drops whole partitions, but never events that are not recorded yet, whatever their age.
-func TestPartitionsAreDropped(t *testing.T) {
-	t.Parallel()
-	const drop = "SELECT outbox.drop_partitions($1::text::interval, $2::text::interval)"
-	for name, tt := range map[string]struct {
-		recorded      []string // through, by each slot
-		events, calls string
-		dropped       []string
-	}{
-		"both are old":                     {[]string{"now"}, "1 day", "1 day", []string{"attempts_p20200101", "events_p20200101"}},
-		"kept for longer":                  {[]string{"now"}, "100 years", "100 years", nil},
-		"only events":                      {[]string{"now"}, "1 day", "100 years", []string{"events_p20200101"}},
-		"no relay yet":                     {nil, "1 day", "1 day", []string{"attempts_p20200101"}},
-		"not recorded":                     {[]string{"2020-01-01 12:00 UTC"}, "1 day", "1 day", []string{"attempts_p20200101"}},
-		"recorded just so":                 {[]string{"2020-01-02 00:00:01 UTC"}, "1 day", "100 years", []string{"events_p20200101"}},
-		"not recorded by one of two slots": {[]string{"now", "2020-01-01 12:00 UTC"}, "1 day", "100 years", nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db := connect(t)
-			old(t, db)
-			for i, through := range tt.recorded {
-				exec(t, db, checkpoint, string(rune('a'+i)), through)
-			}
-			dropped := texts(t, db, drop, tt.events, tt.calls)
-			require.ElementsMatch(t, tt.dropped, dropped)
-			left := texts(t, db, partitions)
-			require.Subset(t, left, days(8), "what is new stays")
-			for _, name := range dropped {
-				require.NotContains(t, left, name)
-			}
-			require.Len(t, left, 3*8+2-len(dropped))
-		})
-	}
-}
 
 // The lag is the age of the oldest row that is not recorded.
 func TestReplicationLag(t *testing.T) {

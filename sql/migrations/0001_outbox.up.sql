@@ -87,6 +87,8 @@ CREATE TABLE outbox.events (
 COMMENT ON TABLE outbox.events IS 'Events that applications publish, in their own transaction. Insert only.';
 
 CREATE TABLE outbox.events_default PARTITION OF outbox.events DEFAULT;
+-- For the audit and for retention. BRIN costs an insert next to nothing.
+CREATE INDEX events_created ON outbox.events USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Events that came as logical messages have no row in outbox.events: the relay keeps them here, in the
 -- transaction that records their deliveries, so that the calls log, retries and replay work alike.
@@ -95,6 +97,7 @@ ALTER TABLE outbox.emitted_events ADD CONSTRAINT emitted_events_pkey PRIMARY KEY
 -- A test event (outbox.send_test) is made for one subscription: no replay gives it to another.
 ALTER TABLE outbox.emitted_events ADD COLUMN only_for uuid;
 CREATE TABLE outbox.emitted_events_default PARTITION OF outbox.emitted_events DEFAULT;
+CREATE INDEX emitted_events_created ON outbox.emitted_events USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- The id is made first, because RETURNING would require SELECT on the table. An application needs no more than:
 --   GRANT USAGE ON SCHEMA outbox TO app;
@@ -299,6 +302,7 @@ CREATE TABLE outbox.subscriptions (
 --   GRANT USAGE ON SCHEMA outbox TO config;
 --   GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.subscriptions TO config;
 COMMENT ON TABLE outbox.subscriptions IS 'One row a webhook. Changes take effect live, in commit order with the events.';
+COMMENT ON COLUMN outbox.subscriptions.event_types IS 'Exact names, or prefixes such as patient.*; none, or *, means all but the relay''s own events (walhook.alert.* and whatever else begins with walhook.), which must be named.';
 
 -- The stream carries old rows whole, so that large values which an update leaves alone are known.
 ALTER TABLE outbox.subscriptions REPLICA IDENTITY FULL;
@@ -315,8 +319,17 @@ CREATE TABLE outbox.subscription_revisions (
   payload_version int         NOT NULL,
   batch_size      int         NOT NULL,
   changed_at      timestamptz NOT NULL DEFAULT now(),
+  -- Every transaction with a smaller id had ended when the change was made.
+  snapshot_xmin   xid8        NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),
+  -- The rule: a recovery asks which one stood when an event was made.
+  tenant          text        NOT NULL,
+  event_types     text[]      NOT NULL,
+  filters         jsonb       NOT NULL,
+  ordering        text        NOT NULL,
+  is_active       boolean     NOT NULL,
   CONSTRAINT subscription_revisions_pkey PRIMARY KEY (revision)
 );
+CREATE INDEX subscription_revisions_changed ON outbox.subscription_revisions (changed_at);
 
 CREATE FUNCTION outbox.subscriptions_before_write() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -357,9 +370,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   INSERT INTO outbox.subscription_revisions (revision, subscription_id, url, headers, signature, signed, payload_format,
-    payload_version, batch_size)
+    payload_version, batch_size, tenant, event_types, filters, ordering, is_active)
   VALUES (NEW.revision, NEW.id, NEW.url, NEW.headers, NEW.signature, NEW.secret IS NOT NULL, NEW.payload_format,
-    NEW.payload_version, NEW.batch_size)
+    NEW.payload_version, NEW.batch_size, NEW.tenant, NEW.event_types, NEW.filters, NEW.ordering, NEW.is_active)
   ON CONFLICT DO NOTHING;
   IF TG_OP = 'INSERT' AND NEW.backfill_from IS NOT NULL THEN
     INSERT INTO outbox.replays (subscription_id, since, backfill) VALUES (NEW.id, NEW.backfill_from, true);
@@ -475,8 +488,15 @@ CREATE TABLE outbox.checkpoint (
   epoch             int         NOT NULL DEFAULT 0,
   -- The number of the last record transaction of this epoch: tells whether a COMMIT that got no reply happened.
   batch             bigint      NOT NULL DEFAULT 0,
+  -- Every transaction with a smaller id has ended, and what it published is recorded: a recovery begins here.
+  recorded_xid      xid8        NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),
+  -- The tables and publications that the stream was opened with, by OID and row version. When they differ, something
+  -- may be missing from the stream.
+  catalog           text        NOT NULL DEFAULT '',
   system_identifier text        NOT NULL,
   timeline          int         NOT NULL,
+  -- Events since then are the relay's: the slot was there. What had been published before is nobody's to deliver.
+  begun_at          timestamptz NOT NULL DEFAULT now(),
   updated_at        timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT checkpoint_pkey PRIMARY KEY (slot_name)
 ) WITH (fillfactor = 20);
@@ -566,8 +586,39 @@ CREATE TABLE outbox.dead_letters (
   last_error      text,
   died_at         timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id)
-);
+) PARTITION BY RANGE (id); -- a delivery's id begins with its event's time
 CREATE INDEX dead_letters_subscription ON outbox.dead_letters (subscription_id, died_at);
+CREATE TABLE outbox.dead_letters_default PARTITION OF outbox.dead_letters DEFAULT;
+
+-- What was recorded, counted by the minute of the events' created_at, in the transactions that recorded it: outbox.audit()
+-- compares it with what the tables hold.
+CREATE TABLE outbox.recorded (
+  minute    timestamptz NOT NULL,
+  events    bigint      NOT NULL DEFAULT 0,
+  -- The sum of the last 48 bits of their ids.
+  digest    numeric     NOT NULL DEFAULT 0,
+  -- Deliveries that were made of them.
+  matched   bigint      NOT NULL DEFAULT 0,
+  CONSTRAINT recorded_pkey PRIMARY KEY (minute)
+) WITH (fillfactor = 50);
+
+-- Where the stream had a gap, and what was recovered from outbox.events.
+CREATE TABLE outbox.recoveries (
+  id           bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+  slot_name    text        NOT NULL,
+  code         text        NOT NULL,
+  reason       text        NOT NULL,
+  -- The gap lies between the old checkpoint and where the new slot begins.
+  from_lsn     pg_lsn      NOT NULL,
+  to_lsn       pg_lsn      NOT NULL,
+  -- Events that were looked at, because they may lie in the gap, and deliveries that were queued.
+  events       bigint      NOT NULL,
+  deliveries   bigint      NOT NULL,
+  recovered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT recoveries_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE outbox.recoveries IS 'Gaps in the stream (a lost slot, say) that were filled from outbox.events.';
 
 -- Requests to send past events again, and how far the relay is with them. Written by outbox.replay().
 CREATE TABLE outbox.replays (
@@ -581,6 +632,7 @@ CREATE TABLE outbox.replays (
   state           text        NOT NULL DEFAULT 'waiting',
   requested_at    timestamptz NOT NULL DEFAULT now(),
   requested_lsn   pg_lsn      NOT NULL DEFAULT pg_current_wal_insert_lsn(),
+  requested_xid   xid8        NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),
   last_event_id   uuid,
   matched         bigint      NOT NULL DEFAULT 0,
   queued          bigint      NOT NULL DEFAULT 0,
@@ -601,6 +653,7 @@ COMMENT ON COLUMN outbox.replays.until IS 'Null for a backfill that has not begu
 COMMENT ON COLUMN outbox.replays.only_failed IS 'Only what is in outbox.dead_letters.';
 COMMENT ON COLUMN outbox.replays.backfill IS 'Only what the subscription never got: asked for with backfill_from.';
 COMMENT ON COLUMN outbox.replays.requested_lsn IS 'It begins when everything before is recorded, so that nothing is replayed while it is still under way.';
+COMMENT ON COLUMN outbox.replays.requested_xid IS 'What transactions with smaller ids wrote was committed before.';
 COMMENT ON COLUMN outbox.replays.last_event_id IS 'Events are taken in the order of their ids; those up to this one are done.';
 COMMENT ON COLUMN outbox.replays.matched IS 'Events so far that the subscription takes.';
 COMMENT ON COLUMN outbox.replays.queued IS 'Of those, the ones that were put into the queue; the others were waiting in it already, or a backfill left them out.';
@@ -638,10 +691,60 @@ CREATE TABLE outbox.subscription_totals (
   delivered            bigint      NOT NULL,
   total_us             bigint      NOT NULL,
   latency              bigint[]    NOT NULL,
+  -- Of failed: those without an answer in time.
+  timeouts             bigint      NOT NULL DEFAULT 0,
+  -- From the event's commit to its delivery, of delivered.
+  lag_us               bigint      NOT NULL DEFAULT 0,
+  lag                  bigint[]    NOT NULL DEFAULT array_fill(0::bigint, '{20}'),
   consecutive_failures bigint      NOT NULL,
   last_attempt_at      timestamptz NOT NULL,
   CONSTRAINT subscription_totals_pkey PRIMARY KEY (subscription_id)
 ) WITH (fillfactor = 50);
+
+-- The totals as they were at some moments, of the subscriptions with attempts since the moment before: the difference
+-- to the present ones is what happened since.
+CREATE TABLE outbox.subscription_samples (
+  sampled_at      timestamptz NOT NULL,
+  subscription_id uuid        NOT NULL,
+  attempts        bigint      NOT NULL,
+  succeeded       bigint      NOT NULL,
+  failed          bigint      NOT NULL,
+  delivered       bigint      NOT NULL,
+  timeouts        bigint      NOT NULL,
+  total_us        bigint      NOT NULL,
+  latency         bigint[]    NOT NULL,
+  CONSTRAINT subscription_samples_pkey PRIMARY KEY (subscription_id, sampled_at)
+) PARTITION BY RANGE (sampled_at);
+CREATE TABLE outbox.subscription_samples_default PARTITION OF outbox.subscription_samples DEFAULT;
+
+-- Where WAL and slot stood at some moments: what the forecast takes its rates from.
+CREATE TABLE outbox.wal_samples (
+  sampled_at    timestamptz NOT NULL,
+  slot_name     text        NOT NULL,
+  wal_lsn       pg_lsn      NOT NULL,
+  confirmed_lsn pg_lsn,
+  restart_lsn   pg_lsn,
+  CONSTRAINT wal_samples_pkey PRIMARY KEY (slot_name, sampled_at)
+) PARTITION BY RANGE (sampled_at);
+CREATE TABLE outbox.wal_samples_default PARTITION OF outbox.wal_samples DEFAULT;
+
+-- What is wrong, or was. At most one alert of a kind stands at a time for a subscription, or for the slot.
+CREATE TABLE outbox.alerts (
+  id              uuid        NOT NULL DEFAULT outbox.uuidv7(),
+  alert           text        NOT NULL, -- no_activity, success_rate, consecutive_failures, timeouts, slot_…
+  subscription_id uuid, -- null: the slot's
+  tenant          text        NOT NULL DEFAULT '',
+  message         text        NOT NULL,
+  value           double precision,
+  threshold       double precision,
+  raised_at       timestamptz NOT NULL DEFAULT now(),
+  resolved_at     timestamptz,
+  CONSTRAINT alerts_pkey PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX alerts_standing ON outbox.alerts (alert, coalesce(subscription_id, '00000000-0000-0000-0000-000000000000'))
+  WHERE resolved_at IS NULL;
+
+COMMENT ON TABLE outbox.alerts IS 'What is wrong (resolved_at is null) or was: of subscriptions, and of the slot.';
 
 -- Written out, because it runs for every subscription of every record transaction: as an expression it is inlined.
 CREATE FUNCTION outbox.add_counts(a bigint[], b bigint[]) RETURNS bigint[]
@@ -665,13 +768,14 @@ AS $$
 $$;
 
 -- ---------------------------------------------------------------------------------------------------
--- Partitions: made ahead, dropped by retention. Nothing is deleted row by row.
+-- Partitions: made ahead, dropped by retention (outbox.drop_partitions).
 -- ---------------------------------------------------------------------------------------------------
 
 -- Makes the daily partitions (UTC) from today to today + ahead and returns the names of the new ones.
--- Where the DEFAULT partition already holds rows of a day, that day stays there.
+-- Where the DEFAULT partition already holds rows of a day, that day stays there. It has its owner's rights, so that
+-- the relay's role need not own anything; and whoever writes is not kept waiting behind it for long.
 CREATE FUNCTION outbox.create_partitions(ahead interval DEFAULT '7 days') RETURNS SETOF text
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
 AS $$
 DECLARE
   day     timestamptz;
@@ -684,10 +788,10 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('outbox.partitions'));
   FOR day IN SELECT d AT TIME ZONE 'UTC' FROM generate_series(
       date_trunc('day', now() AT TIME ZONE 'UTC'), date_trunc('day', (now() + ahead) AT TIME ZONE 'UTC'), '1 day') AS d LOOP
-    FOREACH parent IN ARRAY '{events,emitted_events,attempts}'::text[] LOOP
+    FOREACH parent IN ARRAY '{events,emitted_events,dead_letters,attempts,subscription_samples,wal_samples}'::text[] LOOP
       name := parent || to_char(day AT TIME ZONE 'UTC', '"_p"YYYYMMDD');
       CONTINUE WHEN to_regclass('outbox.' || name) IS NOT NULL;
-      IF parent = 'attempts' THEN
+      IF parent IN ('attempts', 'subscription_samples', 'wal_samples') THEN
         lower_ := quote_literal(day);
         upper_ := quote_literal(day + interval '24 hours');
       ELSE
@@ -705,36 +809,7 @@ BEGIN
 END
 $$;
 
--- Drops the daily partitions that lie wholly before the given ages and returns their names. Events that are
--- not recorded yet keep their partition, whatever their age.
-CREATE FUNCTION outbox.drop_partitions(events_older_than interval, attempts_older_than interval) RETURNS SETOF text
-LANGUAGE plpgsql
-AS $$
-DECLARE
-  part   record;
-  until  timestamptz;
-  bound  timestamptz;
-BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('outbox.partitions'));
-  SELECT min(recorded_through) INTO bound FROM outbox.checkpoint;
-  FOR part IN
-    SELECT p.relname AS parent, c.relname AS name
-    FROM pg_inherits i
-    JOIN pg_class p ON p.oid = i.inhparent
-    JOIN pg_class c ON c.oid = i.inhrelid
-    JOIN pg_namespace n ON n.oid = p.relnamespace
-    WHERE n.nspname = 'outbox' AND p.relname IN ('events', 'emitted_events', 'attempts')
-      AND c.relname ~ '_p[0-9]{8}$'
-    ORDER BY c.relname
-  LOOP
-    until := to_date(right(part.name, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' + interval '24 hours';
-    CONTINUE WHEN until >= now() - CASE part.parent WHEN 'attempts' THEN attempts_older_than ELSE events_older_than END;
-    CONTINUE WHEN part.parent <> 'attempts' AND (bound IS NULL OR until >= bound);
-    EXECUTE format('DROP TABLE outbox.%I', part.name);
-    RETURN NEXT part.name;
-  END LOOP;
-END
-$$;
+REVOKE EXECUTE ON FUNCTION outbox.create_partitions(interval) FROM PUBLIC;
 
 SELECT outbox.create_partitions();
 
@@ -756,7 +831,8 @@ SELECT c.slot_name,
        s.confirmed_flush_lsn AS confirmed_lsn,
        q.depth AS queue_depth,
        greatest(0, extract(epoch FROM clock_timestamp() - q.oldest))::double precision AS oldest_pending_seconds,
-       s.safe_wal_size AS safe_bytes
+       s.safe_wal_size AS safe_bytes,
+       (SELECT count(*) FROM outbox.dead_letters) AS dead_letters
 FROM outbox.checkpoint c
 LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot_name
 CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) AS w(lsn)
@@ -902,22 +978,35 @@ LEFT JOIN outbox.subscriptions s ON s.id = d.subscription_id;
 
 COMMENT ON VIEW outbox.queue IS 'Deliveries that wait: for their next attempt, for the end of one in flight, held behind an earlier one, or for their subscription to be active, valid and verified.';
 
+-- Queue and dead letters are counted once for all subscriptions, or for the one that is asked for: counted for each by
+-- itself, a plan made while one subscription has nearly all of the queue would read the table for everybody. Nothing here
+-- is volatile, so that quantiles are computed of the rows that are shown, not of all that were sorted.
 CREATE VIEW outbox.subscription_stats AS
 SELECT s.id AS subscription_id,
-       coalesce(t.delivered, 0) + q.pending + dl.dead AS deliveries,
+       coalesce(t.delivered, 0) + coalesce(q.pending, 0) + coalesce(dl.dead, 0) AS deliveries,
        coalesce(t.succeeded, 0) AS succeeded,
        coalesce(t.failed, 0) AS failed,
-       q.pending,
-       dl.dead,
+       coalesce(q.pending, 0) AS pending,
+       coalesce(dl.dead, 0) AS dead,
        round(t.succeeded::numeric / nullif(t.attempts, 0), 4)::double precision AS success_rate,
        round(t.total_us::numeric / nullif(t.attempts, 0) / 1000, 3)::double precision AS mean_ms,
        outbox.latency_quantile(t.latency, 0.95) AS p95_ms,
        t.last_attempt_at,
-       coalesce(t.consecutive_failures, 0) AS consecutive_failures
+       coalesce(t.consecutive_failures, 0) AS consecutive_failures,
+       coalesce(t.timeouts, 0) AS timeouts,
+       round(t.lag_us::numeric / nullif(t.delivered, 0) / 1000, 3)::double precision AS commit_to_delivery_mean_ms,
+       outbox.latency_quantile(t.lag, 0.95) AS commit_to_delivery_p95_ms,
+       greatest(0, extract(epoch FROM statement_timestamp() - q.oldest))::double precision AS oldest_pending_seconds,
+       s.name,
+       s.is_active,
+       s.status,
+       s.status_reason
 FROM outbox.subscriptions s
 LEFT JOIN outbox.subscription_totals t ON t.subscription_id = s.id
-CROSS JOIN LATERAL (SELECT count(*) FROM outbox.deliveries d WHERE d.subscription_id = s.id) AS q(pending)
-CROSS JOIN LATERAL (SELECT count(*) FROM outbox.dead_letters d WHERE d.subscription_id = s.id) AS dl(dead);
+LEFT JOIN (SELECT d.subscription_id, count(*), min(d.committed_at) FROM outbox.deliveries d GROUP BY d.subscription_id)
+  AS q(subscription_id, pending, oldest) ON q.subscription_id = s.id
+LEFT JOIN (SELECT d.subscription_id, count(*) FROM outbox.dead_letters d GROUP BY d.subscription_id)
+  AS dl(subscription_id, dead) ON dl.subscription_id = s.id;
 
 COMMENT ON VIEW outbox.subscription_stats IS 'Attempts and their results, one row a subscription; success_rate is from 0 to 1.';
 

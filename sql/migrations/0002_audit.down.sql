@@ -1,0 +1,11 @@
+DROP FUNCTION outbox.audit(timestamptz, timestamptz);
+DROP FUNCTION outbox.remove_old(interval, interval, interval, int);
+DROP FUNCTION outbox.drop_partitions(interval, interval, interval, interval, text);
+DROP FUNCTION outbox.retain(interval, interval, interval);
+DROP FUNCTION outbox.drop_partition(text, text, timestamptz);
+DROP FUNCTION outbox.partition_is_needed(text, text, timestamptz);
+DROP FUNCTION outbox.unrecorded(xid, bigint, bigint);
+DROP FUNCTION outbox.xids_ahead();
+DROP FUNCTION outbox.old_partitions(interval, interval, interval, interval);
+DROP FUNCTION outbox.kept_since(interval, interval, interval, interval);
+DROP TABLE outbox.retained;
