@@ -49,8 +49,11 @@ type Wake struct {
 // Total is what a batch adds to a subscription's statistics.
 type Total struct {
 	Attempts, Succeeded, Failed, Delivered int64
+	Timeouts                               int64 // of Failed
 	Microseconds                           int64
 	Latency                                [latencyBuckets]int64
+	LagMicroseconds                        int64 // from the events' commits to the ends of the attempts, of Delivered
+	Lag                                    [latencyBuckets]int64
 	Streak                                 int64 // failures at the end of the batch
 	Broken                                 bool  // a success came before them: the streak begins anew
 	Last                                   time.Time
@@ -66,6 +69,7 @@ type Batch struct {
 	Position delivery.Position // the new checkpoint; the zero position leaves it
 	Confirm  delivery.LSN      // what Postgres may be told afterwards; 0 leaves it
 	Through  time.Time         // everything committed up to this moment is recorded
+	XID      uint64            // every transaction with a smaller id has ended and is recorded; 0 leaves it
 
 	Attempts []Attempt
 	Puts     []Put
@@ -75,11 +79,14 @@ type Batch struct {
 	Events   []*delivery.Event
 	Changes  []delivery.Change
 	Totals   map[uuid.UUID]*Total
+	Tallies  map[int64]*Tally // by the minute of the events' created_at, in seconds since 1970
 	Wakes    map[Wake]struct{}
 	Spilled  int // of Puts: deliveries that are not finished
 
 	settled           []uuid.UUID // rows of the queue that it settles
 	deliveries, bytes int
+	minute            int64  // of counted
+	counted           *Tally // the last one that was added to
 }
 
 func newBatch(now time.Time, items, settled int) *Batch {
@@ -88,7 +95,7 @@ func newBatch(now time.Time, items, settled int) *Batch {
 
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return b.Position == (delivery.Position{}) && len(b.Attempts)+len(b.Moves)+len(b.Deletes) == 0
+	return b.Position == (delivery.Position{}) && b.XID == 0 && len(b.Attempts)+len(b.Moves)+len(b.Deletes) == 0
 }
 
 // dropRepeats leaves the last of the rows that have the same id. Applications may repeat the id of an event,
@@ -217,11 +224,12 @@ func (b *Batch) attempt(s *settlement) int {
 		t = &Total{}
 		b.Totals[s.of.SubscriptionID] = t
 	}
-	t.add(&s.outcome)
+	t.add(&s.outcome, s.of.Event.CommittedAt)
 	return number
 }
 
-func (t *Total) add(o *delivery.Outcome) {
+// add counts an attempt, for an event that was committed at the given time.
+func (t *Total) add(o *delivery.Outcome, committed time.Time) {
 	t.Attempts++
 	t.Microseconds += o.Duration.Microseconds()
 	t.Latency[latencyBucket(o.Duration)]++
@@ -232,9 +240,15 @@ func (t *Total) add(o *delivery.Outcome) {
 		t.Succeeded++
 		t.Delivered++
 		t.Streak, t.Broken = 0, true
+		lag := max(o.StartedAt.Add(o.Duration).Sub(committed), 0) // the database's clock may be ahead of ours
+		t.LagMicroseconds += lag.Microseconds()
+		t.Lag[latencyBucket(lag)]++
 		return
 	}
 	t.Failed++
+	if o.Reason == delivery.ReasonTimeout {
+		t.Timeouts++
+	}
 	t.Streak++
 }
 

@@ -17,7 +17,7 @@ func totals(t *testing.T, outcomes ...delivery.Outcome) record.Total {
 	f := newFixture(t)
 	subscription := uuid.New()
 	for _, o := range outcomes {
-		f.finish(o, &delivery.Delivery{ID: uuid.New(), SubscriptionID: subscription, Event: &delivery.Event{}, Queued: true})
+		f.finish(o, &delivery.Delivery{ID: uuid.New(), SubscriptionID: subscription, Event: &delivery.Event{CommittedAt: noon.Add(-time.Second)}, Queued: true})
 	}
 	b := f.cut(false)
 	require.Len(t, b.Totals, 1)
@@ -26,10 +26,10 @@ func totals(t *testing.T, outcomes ...delivery.Outcome) record.Total {
 
 func TestTotalsCountAttempts(t *testing.T) {
 	late := failed
-	late.StartedAt, late.Duration = noon.Add(time.Minute), 2*time.Second
-	got := totals(t, delivered, late, delivered, stopped)
-	got.Latency = [len(got.Latency)]int64{}
-	require.Equal(t, record.Total{Attempts: 3, Succeeded: 2, Failed: 1, Delivered: 2, Microseconds: 2_060_000, Broken: true, Last: noon.Add(time.Minute)}, got)
+	late.StartedAt, late.Duration, late.Reason = noon.Add(time.Minute), 2*time.Second, delivery.ReasonTimeout
+	got := totals(t, delivered, late, failed, delivered, stopped)
+	got.Latency, got.Lag = [len(got.Latency)]int64{}, [len(got.Lag)]int64{}
+	require.Equal(t, record.Total{Attempts: 4, Succeeded: 2, Failed: 2, Delivered: 2, Timeouts: 1, Microseconds: 2_090_000, LagMicroseconds: 2_060_000, Broken: true, Last: noon.Add(time.Minute)}, got)
 }
 
 // consecutive_failures goes on from the last batch unless a success came between.
@@ -62,5 +62,17 @@ func TestLatencyBuckets(t *testing.T) {
 		var buckets [20]int64
 		buckets[want] = 1
 		require.Equal(t, buckets, totals(t, o).Latency, "%s", took)
+	}
+}
+
+// The lag is that of deliveries from their commit, in the same buckets. The database's clock may be ahead.
+func TestLagBuckets(t *testing.T) {
+	for started, want := range map[time.Duration]int{-time.Hour: 0, -time.Second: 5, -970 * time.Millisecond: 6, 0: 11, time.Hour: 19} {
+		o, missed := delivered, failed
+		o.StartedAt, missed.StartedAt = noon.Add(started), noon.Add(started)
+		var buckets [20]int64
+		buckets[want] = 1
+		require.Equal(t, buckets, totals(t, missed, o).Lag, "%s", started)
+		require.EqualValues(t, max(started+time.Second+30*time.Millisecond, 0).Microseconds(), totals(t, o, missed).LagMicroseconds)
 	}
 }

@@ -23,6 +23,9 @@ type database struct {
 	queue      map[uuid.UUID]*row
 	emitted    map[uuid.UUID]bool
 	changes    int
+	mark       uint64 // how much of the stream lies before it
+	events     int64
+	matched    int64
 }
 
 type row struct {
@@ -42,6 +45,11 @@ func (db *database) commit(b *record.Batch) error {
 	}
 	db.confirmed = max(db.confirmed, b.Confirm)
 	db.changes += len(b.Changes)
+	db.mark = max(db.mark, b.XID)
+	for _, t := range b.Tallies {
+		db.events += t.Events
+		db.matched += t.Matched
+	}
 	for _, a := range b.Attempts {
 		if a.Outcome.Succeeded() {
 			db.delivered[a.Delivery.ID]++
@@ -137,7 +145,8 @@ func (m *machine) Write(t *rapid.T) {
 			m.stream = append(m.stream, delivery.Item{Position: p, Change: &delivery.Change{}})
 			continue
 		}
-		e := &delivery.Event{ID: m.id(), Position: p, Emitted: rapid.Bool().Draw(t, "emitted")}
+		e := &delivery.Event{ID: m.id(), Position: p, Emitted: rapid.Bool().Draw(t, "emitted"),
+			CreatedAt: noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "minute")) * time.Minute)}
 		for range rapid.IntRange(0, 3).Draw(t, "subscribers") {
 			m.matches[e.ID] = append(m.matches[e.ID], m.id())
 		}
@@ -251,6 +260,13 @@ func (m *machine) Wait(t *rapid.T) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(1, 1200).Draw(t, "ms")) * time.Millisecond)
 }
 
+// Mark enters a mark that says that everything read so far has ended.
+func (m *machine) Mark(*rapid.T) {
+	if m.read > 0 {
+		m.window.Mark(m.stream[m.read-1].Position.LSN, uint64(m.read))
+	}
+}
+
 // Cut cuts a batch, which is under way to the database until Commit, or a kill.
 func (m *machine) Cut(t *rapid.T) {
 	if m.cut == nil {
@@ -275,7 +291,10 @@ func (m *machine) Check(t *rapid.T) {
 	if end := (delivery.Position{LSN: m.db.confirmed}); end.After(m.db.checkpoint) {
 		t.Fatalf("%v is confirmed, before the checkpoint %v is recorded", m.db.confirmed, m.db.checkpoint)
 	}
-	changes := 0
+	if n := m.db.mark; n > 0 && m.stream[n-1].Position.After(m.db.checkpoint) {
+		t.Fatalf("the mark has overtaken the checkpoint %v: it stands at %v", m.db.checkpoint, m.stream[n-1].Position)
+	}
+	changes, events, matched := 0, int64(0), int64(0)
 	for _, item := range m.stream {
 		if item.Position.After(m.db.checkpoint) {
 			break
@@ -286,6 +305,7 @@ func (m *machine) Check(t *rapid.T) {
 		if item.Event == nil {
 			continue
 		}
+		events, matched = events+1, matched+int64(len(m.matches[item.Event.ID]))
 		if item.Event.Emitted != m.db.emitted[item.Event.ID] {
 			t.Fatalf("the checkpoint %v has passed the emitted event at %v, which is not kept", m.db.checkpoint, item.Position)
 		}
@@ -300,6 +320,9 @@ func (m *machine) Check(t *rapid.T) {
 				t.Fatalf("the checkpoint %v has passed the delivery %s at %v, which is in %d of attempts, dead letters and queue", m.db.checkpoint, d.ID, item.Position, places)
 			}
 		}
+	}
+	if events != m.db.events || matched != m.db.matched {
+		t.Fatalf("%d events with %d deliveries lie before the checkpoint %v, %d and %d are counted", events, matched, m.db.checkpoint, m.db.events, m.db.matched)
 	}
 	if changes != m.db.changes {
 		t.Fatalf("%d changes lie before the checkpoint %v, %d are recorded", changes, m.db.checkpoint, m.db.changes)
@@ -323,6 +346,11 @@ func (m *machine) drain(t *rapid.T) {
 		m.Finish(t)
 	}
 	m.record(t)
+	m.Mark(t)
+	m.record(t)
+	if m.db.mark != uint64(len(m.stream)) {
+		t.Fatalf("everything has ended, but the mark stands at %d of %d", m.db.mark, len(m.stream))
+	}
 	if end := m.stream[len(m.stream)-1].Position; m.db.checkpoint != end || m.db.confirmed != end.LSN {
 		t.Fatalf("everything has ended, but the checkpoint stands at %v and %v is confirmed, not %v", m.db.checkpoint, m.db.confirmed, end)
 	}
@@ -337,16 +365,28 @@ func (m *machine) drain(t *rapid.T) {
 }
 
 // In any interleaving of writers, lanes, claimer, recorder, time and kills: everything at or before the
-// checkpoint is in the attempts log with its final attempt, among the dead letters, or in the queue.
+// checkpoint is in the attempts log with its final attempt, among the dead letters, or in the queue; its events are
+// counted once; and no mark stands behind it.
 func TestOneRuleHoldsInAnyInterleaving(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine()
 		m.Write(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"write": m.Write, "read": m.Read, "read more": m.Read, "attempt": m.Attempt, "finish": m.Finish, "finish more": m.Finish,
-			"claim": m.Claim, "remove": m.Remove, "wait": m.Wait, "cut": m.Cut, "commit": m.Commit, "kill": m.Kill, "": m.Check,
+			"claim": m.Claim, "remove": m.Remove, "wait": m.Wait, "mark": m.Mark, "cut": m.Cut, "commit": m.Commit, "kill": m.Kill, "": m.Check,
 		})
 		m.drain(t)
 		m.Check(t)
+	})
+}
+
+// The same where nothing happens but what marks depend on, which comes to more interleavings of that.
+func TestMarksNeverOvertakeInAnyInterleaving(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine()
+		m.Write(t)
+		t.Repeat(map[string]func(*rapid.T){"write": m.Write, "read": m.Read, "finish": m.Finish, "mark": m.Mark,
+			"record": func(t *rapid.T) { m.Cut(t); m.Commit(t) }, "": m.Check})
+		m.drain(t)
 	})
 }

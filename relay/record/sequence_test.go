@@ -242,7 +242,7 @@ func TestTakeOverOfSequences(t *testing.T) {
 	conn, err := l.db.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	_, _, err = record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+	_, _, err = record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{}, 1)
 	require.NoError(t, err)
 	require.Equal(t, []string{"due", "held", "held"}, l.rows(a))
 	require.Equal(t, []string{"later", "held", "held"}, l.rows(b), "its head waits for its time")

@@ -25,6 +25,7 @@ func (s *Store) finish(ctx context.Context, b *Batch) error {
 		queueChange(&q, &b.Changes[i])
 	}
 	queueTotals(&q, b.Totals)
+	queueTallies(&q, b.Tallies)
 	q.Queue("COMMIT")
 	fault.PointIf(len(b.Deletes)+len(b.Moves) > 0, fault.RecordSettled)
 	fault.PointIf(len(b.Changes) > 0, fault.RecordRouting)
@@ -105,39 +106,62 @@ func queueChange(q *pgx.Batch, c *delivery.Change) {
 		r.SubscriptionID, r.Tenant, types, string(r.Filters), string(r.Ordering), r.Active, r.Revision)
 }
 
-// queueTotals adds to the statistics: in one statement for the subscriptions that only failed, whose run of failures goes on, and in one
-// for the others.
+// queueTotals adds to the statistics: in one statement for the subscriptions that only failed, whose run of failures goes
+// on and which have no lag, and in one for the others.
 func queueTotals(q *pgx.Batch, totals map[uuid.UUID]*Total) {
-	for _, broken := range []bool{false, true} {
-		var ids []uuid.UUID
-		var counts [6][]int64
-		var latencies []string
-		var lasts []time.Time
-		for id, t := range totals {
-			if t.Broken != broken {
-				continue
-			}
-			ids, lasts, latencies = append(ids, id), append(lasts, t.Last), append(latencies, latencyText(&t.Latency))
-			for i, n := range [...]int64{t.Attempts, t.Succeeded, t.Failed, t.Delivered, t.Microseconds, t.Streak} {
-				counts[i] = append(counts[i], n)
-			}
+	var only, broken totalRows
+	for id, t := range totals {
+		if t.Broken {
+			broken.add(id, t)
+			broken.lags = append(broken.lags, latencyText(&t.Lag))
+		} else {
+			only.add(id, t)
 		}
-		if len(ids) == 0 {
-			continue
-		}
+	}
+	if len(only.ids) > 0 {
 		q.Queue(`INSERT INTO outbox.subscription_totals AS t (subscription_id, attempts, succeeded, failed, delivered, total_us,
-				consecutive_failures, latency, last_attempt_at)
-			SELECT id, attempts, succeeded, failed, delivered, total_us, streak, latency::bigint[], last
-			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::timestamptz[])
-				AS s(id, attempts, succeeded, failed, delivered, total_us, streak, latency, last)
+				consecutive_failures, latency, last_attempt_at, timeouts)
+			SELECT id, attempts, 0, attempts, 0, total_us, streak, latency::bigint[], last, timeouts
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[])
+				AS s(id, attempts, total_us, streak, latency, last, timeouts)
+			ON CONFLICT (subscription_id) DO UPDATE SET
+				attempts = t.attempts + excluded.attempts, failed = t.failed + excluded.failed, timeouts = t.timeouts + excluded.timeouts,
+				total_us = t.total_us + excluded.total_us, latency = outbox.add_counts(t.latency, excluded.latency),
+				consecutive_failures = excluded.consecutive_failures + t.consecutive_failures,
+				last_attempt_at = greatest(t.last_attempt_at, excluded.last_attempt_at)`,
+			only.ids, only.attempts, only.micros, only.streaks, only.latencies, only.lasts, only.timeouts)
+	}
+	if len(broken.ids) > 0 {
+		q.Queue(`INSERT INTO outbox.subscription_totals AS t (subscription_id, attempts, succeeded, failed, delivered, total_us,
+				consecutive_failures, latency, last_attempt_at, timeouts, lag_us, lag)
+			SELECT id, attempts, succeeded, attempts - succeeded, succeeded, total_us, streak, latency::bigint[], last, timeouts, lag_us, lag::bigint[]
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::bigint[], $10::text[])
+				AS s(id, attempts, total_us, streak, latency, last, timeouts, succeeded, lag_us, lag)
 			ON CONFLICT (subscription_id) DO UPDATE SET
 				attempts = t.attempts + excluded.attempts, succeeded = t.succeeded + excluded.succeeded,
-				failed = t.failed + excluded.failed, delivered = t.delivered + excluded.delivered,
+				failed = t.failed + excluded.failed, delivered = t.delivered + excluded.delivered, timeouts = t.timeouts + excluded.timeouts,
 				total_us = t.total_us + excluded.total_us, latency = outbox.add_counts(t.latency, excluded.latency),
-				consecutive_failures = excluded.consecutive_failures + CASE WHEN $10 THEN 0 ELSE t.consecutive_failures END,
+				lag_us = t.lag_us + excluded.lag_us, lag = outbox.add_counts(t.lag, excluded.lag),
+				consecutive_failures = excluded.consecutive_failures,
 				last_attempt_at = greatest(t.last_attempt_at, excluded.last_attempt_at)`,
-			ids, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], latencies, lasts, broken)
+			broken.ids, broken.attempts, broken.micros, broken.streaks, broken.latencies, broken.lasts, broken.timeouts,
+			broken.succeeded, broken.lagMicros, broken.lags)
 	}
+}
+
+// totalRows are statistics as columns.
+type totalRows struct {
+	ids                                                       []uuid.UUID
+	attempts, succeeded, micros, streaks, timeouts, lagMicros []int64
+	latencies, lags                                           []string
+	lasts                                                     []time.Time
+}
+
+func (r *totalRows) add(id uuid.UUID, t *Total) {
+	r.ids, r.lasts, r.latencies = append(r.ids, id), append(r.lasts, t.Last), append(r.latencies, latencyText(&t.Latency))
+	r.attempts, r.succeeded = append(r.attempts, t.Attempts), append(r.succeeded, t.Succeeded)
+	r.micros, r.lagMicros = append(r.micros, t.Microseconds), append(r.lagMicros, t.LagMicroseconds)
+	r.streaks, r.timeouts = append(r.streaks, t.Streak), append(r.timeouts, t.Timeouts)
 }
 
 // latencyText writes counts as Postgres writes an array.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,10 @@ import (
 // ErrEpoch means that another relay has taken the slot over: nothing may be recorded any more.
 var ErrEpoch = errors.New("another relay has taken over: its epoch stands in outbox.checkpoint")
 
+// ErrMoved means that the connection leads to another server than the epoch began on: one whose history has branched
+// off (a promoted standby), or another cluster.
+var ErrMoved = errors.New("another timeline or cluster: everything in memory is derived again")
+
 // lease of a queue row whose first attempt is under way: longer than any attempt lasts.
 const underWayLease = 330 * time.Second
 
@@ -28,7 +33,10 @@ type Options struct {
 	Owner string // of leases: names this relay and its epoch
 	Epoch int
 	Batch int64 // number of the last batch that the checkpoint has
-	Log   zerolog.Logger
+	// Timeline and System are those of the server that the epoch began on: with 0 and "" they may be any.
+	Timeline int
+	System   string
+	Log      zerolog.Logger
 
 	// Trouble is told of every failure to record, and with nil that recording works again. It may be nil, and
 	// must not block.
@@ -66,8 +74,8 @@ func (s *Store) Close() {
 	}
 }
 
-// Record makes the batch durable, trying until it is: it returns nil then and only then. ErrEpoch and the
-// end of ctx are the other ways out. A COMMIT whose reply was lost is looked up in the checkpoint, so that
+// Record makes the batch durable, trying until it is: it returns nil then and only then. ErrEpoch, ErrMoved
+// and the end of ctx are the other ways out. A COMMIT whose reply was lost is looked up in the checkpoint, so that
 // no batch is written twice.
 func (s *Store) Record(ctx context.Context, b *Batch) error {
 	const first, longest = 50 * time.Millisecond, 2 * time.Second
@@ -79,7 +87,7 @@ func (s *Store) Record(ctx context.Context, b *Batch) error {
 			s.batch++
 			s.recovered()
 			return nil
-		case errors.Is(err, ErrEpoch):
+		case errors.Is(err, ErrEpoch), errors.Is(err, ErrMoved):
 			return err
 		case ctx.Err() != nil:
 			return fmt.Errorf("record: %w", context.Cause(ctx))
@@ -107,7 +115,7 @@ func (s *Store) try(ctx context.Context, b *Batch, clean, unsure bool) error {
 			return err
 		}
 		s.conn = conn
-		if err := s.compareClocks(ctx); err != nil {
+		if err := s.greet(ctx); err != nil {
 			return err
 		}
 	}
@@ -151,6 +159,11 @@ func (s *Store) begin(ctx context.Context, b *Batch, clean bool) error {
 	var lsn, confirm any // null leaves the column
 	var index uint64
 	var through *time.Time
+	var xid *string
+	if b.XID != 0 {
+		text := strconv.FormatUint(b.XID, 10)
+		xid = &text
+	}
 	if b.Position != (delivery.Position{}) {
 		lsn, index = b.Position.LSN.String(), b.Position.Index
 	}
@@ -164,12 +177,13 @@ func (s *Store) begin(ctx context.Context, b *Batch, clean bool) error {
 		lsn = coalesce($3::text::pg_lsn, lsn), index = CASE WHEN $3::text IS NULL THEN index ELSE $4 END,
 		confirmed_lsn = greatest(confirmed_lsn, $5::text::pg_lsn),
 		recorded_through = greatest(recorded_through, $6::timestamptz),
+		recorded_xid = greatest(recorded_xid, $8::text::xid8),
 		batch = $7, updated_at = now()
 		WHERE slot_name = $1 AND epoch = $2`
 	if fault.Bug(fault.EpochIgnored) {
 		move = strings.Replace(move, "epoch = $2", "$2::int > 0", 1)
 	}
-	q.Queue(move, s.options.Slot, s.options.Epoch, lsn, int64(index), confirm, through, s.batch+1)
+	q.Queue(move, s.options.Slot, s.options.Epoch, lsn, int64(index), confirm, through, s.batch+1, xid)
 	if clean {
 		ids := make([]uuid.UUID, 0, len(b.Puts)+len(b.Dead))
 		for i := range b.Puts {

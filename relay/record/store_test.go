@@ -32,7 +32,12 @@ type ledger struct {
 
 func newLedger(t *testing.T) *ledger {
 	t.Helper()
-	url := harness.Database(t)
+	return newLedgerAt(t, harness.Database(t))
+}
+
+// newLedgerAt is newLedger in a database that has the schema.
+func newLedgerAt(t *testing.T, url string) *ledger {
+	t.Helper()
 	l := &ledger{fixture: newFixture(t), db: harness.Connect(t, url)}
 	l.exec(`INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, system_identifier, timeline) VALUES ('s', '0/1', '0/1', now(), 'x', 1)`)
 	l.store = l.open(url, 0)
@@ -149,7 +154,7 @@ func TestStaleEpochRecordsNothing(t *testing.T) {
 	conn, err := l.db.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	c, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+	c, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{}, 1)
 	require.NoError(t, err)
 	require.Equal(t, 1, c.Epoch)
 	l.finish(failed, l.real(at(0x100, 1), 1)...)
@@ -172,7 +177,7 @@ func TestFrozenOwnerIsNotWaitedFor(t *testing.T) {
 	conn, err := l.db.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	c, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+	c, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{}, 1)
 	require.NoError(t, err)
 	require.Equal(t, 1, c.Epoch)
 	require.Zero(t, c.Batch)
@@ -194,7 +199,7 @@ func TestTakeOverBesideOthersLocks(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Release()
 	take := func() error {
-		_, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{})
+		_, _, err := record.TakeOver(t.Context(), conn.Conn(), "s", record.Relay{}, 1)
 		return err
 	}
 

@@ -25,15 +25,19 @@ type Checkpoint struct {
 	Batch     int64
 	System    string
 	Timeline  int
+	Catalog   string // what the stream was opened with, by OID: see outbox.checkpoint
+	// RecordedXID is the id of the oldest transaction that may be unrecorded: all with smaller ids have ended, and what
+	// they published is recorded.
+	RecordedXID uint64
 }
 
-const checkpointColumns = `lsn::text, index, confirmed_lsn::text, epoch, batch, system_identifier, timeline`
+const checkpointColumns = `lsn::text, index, confirmed_lsn::text, epoch, batch, system_identifier, timeline, catalog, recorded_xid::text`
 
 func scanCheckpoint(row pgx.Row) (Checkpoint, error) {
 	var c Checkpoint
-	var lsn, confirmed string
+	var lsn, confirmed, xid string
 	var index int64
-	err := row.Scan(&lsn, &index, &confirmed, &c.Epoch, &c.Batch, &c.System, &c.Timeline)
+	err := row.Scan(&lsn, &index, &confirmed, &c.Epoch, &c.Batch, &c.System, &c.Timeline, &c.Catalog, &xid)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, ErrNoCheckpoint
 	}
@@ -45,6 +49,9 @@ func scanCheckpoint(row pgx.Row) (Checkpoint, error) {
 	}
 	c.Position.Index = uint64(index)
 	if c.Confirmed, err = delivery.ParseLSN(confirmed); err != nil {
+		return c, fmt.Errorf("read checkpoint: %w", err)
+	}
+	if c.RecordedXID, err = strconv.ParseUint(xid, 10, 64); err != nil {
 		return c, fmt.Errorf("read checkpoint: %w", err)
 	}
 	return c, nil
@@ -70,15 +77,25 @@ func ownerPrefix(slot string) string { return "relay/" + slot + "/" }
 // has committed by then, or rolled back.
 const patience = time.Second
 
+// lockNotAvailable is the SQLSTATE of a wait for a lock that took longer than patience.
+const lockNotAvailable = "55P03"
+
+const noteEpoch = "INSERT INTO outbox.epochs (slot_name, epoch, version, host, pid) VALUES ($1, $2, $3, $4, $5)"
+
+// wakeAll makes the first row of each sequence due, if it is held.
+const wakeAll = `UPDATE outbox.deliveries SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND id IN (
+	SELECT DISTINCT ON (subscription_id, sequence) id FROM outbox.deliveries WHERE sequence IS NOT NULL
+	ORDER BY subscription_id, sequence, commit_lsn, commit_index)`
+
 // TakeOver begins a new epoch, in one transaction: from now on no earlier relay of the slot can record or
 // claim. It returns the checkpoint and the routing view that belongs to it, and frees what earlier epochs
 // had claimed. Call it only while holding the slot. An earlier owner that froze in the midst of a record transaction
-// still holds the checkpoint's row: its session is ended.
-func TakeOver(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (Checkpoint, []delivery.Rule, error) {
+// still holds the checkpoint's row: its session is ended. timeline is the server's present one, which the checkpoint
+// keeps: a new one of the same cluster is continued, and whether it may be the caller has judged.
+func TakeOver(ctx context.Context, conn *pgx.Conn, slot string, r Relay, timeline int) (Checkpoint, []delivery.Rule, error) {
 	for {
-		c, rules, err := beginEpoch(ctx, conn, slot, r)
+		c, rules, err := beginEpoch(ctx, conn, slot, r, timeline)
 		var pg *pgconn.PgError
-		const lockNotAvailable = "55P03"
 		if errors.As(err, &pg) && pg.Code == lockNotAvailable {
 			if err = endHolder(ctx, conn, slot); err == nil {
 				continue
@@ -115,19 +132,18 @@ func endHolder(ctx context.Context, conn *pgx.Conn, slot string) error {
 	return nil
 }
 
-func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (c Checkpoint, rules []delivery.Rule, err error) {
+func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay, timeline int) (c Checkpoint, rules []delivery.Rule, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", patience.Milliseconds()))
 		if err != nil {
 			return fmt.Errorf("bound the wait: %w", err)
 		}
-		c, err = scanCheckpoint(tx.QueryRow(ctx, "UPDATE outbox.checkpoint SET epoch = epoch + 1, batch = 0, updated_at = now() WHERE slot_name = $1 RETURNING "+checkpointColumns, slot))
+		c, err = scanCheckpoint(tx.QueryRow(ctx, `UPDATE outbox.checkpoint SET epoch = epoch + 1, batch = 0, timeline = $2, updated_at = now()
+			WHERE slot_name = $1 RETURNING `+checkpointColumns, slot, timeline))
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "INSERT INTO outbox.epochs (slot_name, epoch, version, host, pid) VALUES ($1, $2, $3, $4, $5)",
-			slot, c.Epoch, r.Version, r.Host, r.PID)
-		if err != nil {
+		if _, err = tx.Exec(ctx, noteEpoch, slot, c.Epoch, r.Version, r.Host, r.PID); err != nil {
 			return fmt.Errorf("note the epoch: %w", err)
 		}
 		// Rows that somebody has locked wait for the end of their leases.
@@ -138,10 +154,7 @@ func beginEpoch(ctx context.Context, conn *pgx.Conn, slot string, r Relay) (c Ch
 		if err != nil {
 			return fmt.Errorf("free the leases of earlier epochs: %w", err)
 		}
-		_, err = tx.Exec(ctx, `UPDATE outbox.deliveries SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND id IN (
-			SELECT DISTINCT ON (subscription_id, sequence) id FROM outbox.deliveries WHERE sequence IS NOT NULL
-			ORDER BY subscription_id, sequence, commit_lsn, commit_index)`)
-		if err != nil {
+		if _, err = tx.Exec(ctx, wakeAll); err != nil {
 			return fmt.Errorf("wake the first delivery of each sequence: %w", err)
 		}
 		rules, err = routing(ctx, tx)
@@ -168,9 +181,17 @@ func routing(ctx context.Context, tx pgx.Tx) ([]delivery.Rule, error) {
 	return rules, nil
 }
 
+// The rules as of a transaction's snapshot become the routing view.
+const (
+	clearRouting = "DELETE FROM outbox.routing"
+	copyRouting  = `INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, ordering, is_active, revision)
+		SELECT id, tenant, event_types, filters, ordering, is_active, revision FROM outbox.subscriptions`
+)
+
 // Begin writes a new slot's first checkpoint and its routing view, as of the snapshot that the slot was
-// created with, so that the view and the stream meet exactly.
-func Begin(ctx context.Context, conn *pgx.Conn, slot, snapshot string, from delivery.LSN, system string, timeline int) error {
+// created with, so that the view and the stream meet exactly. What committed before the snapshot is none of the slot's,
+// so every transaction that had ended by then counts as recorded. catalog is what the stream is opened with.
+func Begin(ctx context.Context, conn *pgx.Conn, slot, snapshot string, from delivery.LSN, system string, timeline int, catalog string) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -181,13 +202,14 @@ func Begin(ctx context.Context, conn *pgx.Conn, slot, snapshot string, from deli
 		args      []any
 	}{
 		{"use the slot's snapshot", "SET TRANSACTION SNAPSHOT '" + snapshot + "'", nil},
-		{"clear the routing view", "DELETE FROM outbox.routing", nil},
-		{"write the routing view", `INSERT INTO outbox.routing (subscription_id, tenant, event_types, filters, ordering, is_active, revision)
-			SELECT id, tenant, event_types, filters, ordering, is_active, revision FROM outbox.subscriptions`, nil},
-		// Epochs go on counting where an earlier checkpoint of the slot was deleted: its relay may still be awake.
-		{"write the checkpoint", `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, system_identifier, timeline, epoch)
-			VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3, $4, $5, coalesce((SELECT max(epoch) FROM outbox.epochs WHERE slot_name = $1), 0))`,
-			[]any{slot, from.String(), time.Now(), system, timeline}},
+		{"clear the routing view", clearRouting, nil},
+		{"write the routing view", copyRouting, nil},
+		// Epochs go on counting where an earlier checkpoint of the slot was deleted: its relay may still be awake, with a
+		// routing view from before.
+		{"write the checkpoint", `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, system_identifier, timeline, catalog, recorded_xid, epoch)
+			VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3, $4, $5, $6, pg_snapshot_xmin(pg_current_snapshot()),
+				coalesce((SELECT max(epoch) + 1 FROM outbox.epochs WHERE slot_name = $1 AND epoch > 0), 0))`,
+			[]any{slot, from.String(), time.Now(), system, timeline, catalog}},
 	} {
 		if _, err := tx.Exec(ctx, step.sql, step.args...); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)

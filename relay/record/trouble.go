@@ -1,10 +1,6 @@
 package record
 
-import (
-	"context"
-	"fmt"
-	"time"
-)
+import "time"
 
 // repeatTrouble is how often a failure that lasts is logged.
 const repeatTrouble = 10 * time.Second
@@ -36,21 +32,4 @@ func (s *Store) recovered() {
 	if s.options.Trouble != nil {
 		s.options.Trouble(nil)
 	}
-}
-
-// compareClocks measures how far the database's clock is ahead of ours. Batches are stamped with our clock and
-// claims are made by the database's, which would make retries come early or late by the difference. What is
-// within the time that asking takes is not a difference that can be known.
-func (s *Store) compareClocks(ctx context.Context) error {
-	var theirs time.Time
-	before := s.options.Now().Truncate(time.Microsecond) // as theirs is
-	if err := s.conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
-		return fmt.Errorf("compare clocks: %w", err)
-	}
-	after := s.options.Now()
-	s.ahead = 0
-	if theirs.Before(before) || theirs.After(after) {
-		s.ahead = theirs.Sub(before.Add(after.Sub(before) / 2))
-	}
-	return nil
 }

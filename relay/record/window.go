@@ -50,6 +50,7 @@ type Window struct {
 	deliveries int                    // unrecorded, the ones being recorded included
 	bytes      int
 	recorded   delivery.Position // everything through it is durable
+	marked     uint64            // the highest mark that has entered
 	finished   int               // finished since the last cut
 	due        chan struct{}     // something is there to record
 	urgent     chan struct{}     // record it now
@@ -65,11 +66,14 @@ const (
 )
 
 // item is one step of the stream on its way to being recorded. upto is set on the last item of an event, of
-// a change and of a transaction: the checkpoint may stand there.
+// a change and of a transaction: the checkpoint may stand there. So are the events that it ends, by their minute.
 type item struct {
 	upto     delivery.Position
 	confirm  delivery.LSN // of a transaction's end: what Postgres may be told
 	through  time.Time    // of a transaction's end: its commit time
+	xid      uint64       // see Mark
+	minute   int64
+	tally    Tally // of events of that minute
 	event    *delivery.Event
 	change   *delivery.Change
 	delivery *delivery.Delivery
@@ -96,61 +100,6 @@ func NewWindow(l Limits, now func() time.Time) *Window {
 
 // Connect names the lanes. It is called once, before anything else.
 func (w *Window) Connect(lanes Withdrawer) { w.lanes = lanes }
-
-// Event enters an event with the deliveries made of it; they get their places. An event that nobody
-// subscribes to has none.
-func (w *Window) Event(e *delivery.Event, deliveries []*delivery.Delivery) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := w.now()
-	if e.Emitted {
-		w.push(item{event: e})
-	}
-	for _, d := range deliveries {
-		d.Seq = w.first + uint64(len(w.items))
-		w.push(item{delivery: d, added: now})
-		w.deliveries++
-		w.bytes += d.Event.Size()
-	}
-	w.reach(item{upto: e.Position})
-}
-
-// Change enters a change of the routing view, already applied by the router.
-func (w *Window) Change(at delivery.Position, c *delivery.Change) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.push(item{change: c, upto: at})
-}
-
-// End enters the end of a transaction.
-func (w *Window) End(at delivery.Position, committed time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	confirm := at.LSN
-	if fault.Bug(fault.ConfirmPlusOne) {
-		confirm++
-	}
-	w.reach(item{upto: at, confirm: confirm, through: committed})
-}
-
-// push appends an item and says so.
-func (w *Window) push(i item) {
-	w.items = append(w.items, i)
-	signal(w.due)
-}
-
-// reach notes a position that stands behind all items: on the last one, or on an item of its own.
-func (w *Window) reach(i item) {
-	if n := len(w.items); n > 0 {
-		last := &w.items[n-1]
-		last.upto = i.upto
-		if i.confirm != 0 {
-			last.confirm, last.through = i.confirm, i.through
-		}
-		return
-	}
-	w.push(i)
-}
 
 // Decline notes that a delivery's lane did not take it.
 func (w *Window) Decline(d *delivery.Delivery) {
@@ -290,7 +239,7 @@ func (w *Window) Cut(all bool) *Batch {
 }
 
 // prefix counts the items that can be recorded now: up to the last one that the checkpoint may stand on,
-// before the first one that is neither finished nor old enough to be spilled.
+// or that bears a mark, before the first one that is neither finished nor old enough to be spilled.
 func (w *Window) prefix(now time.Time, all bool) int {
 	n := 0
 	for i := range w.items {
@@ -298,7 +247,7 @@ func (w *Window) prefix(now time.Time, all bool) int {
 		if it.delivery != nil && it.state == unfinished && !all && now.Sub(it.added) < w.limits.SpillAfter {
 			break
 		}
-		if it.upto != (delivery.Position{}) {
+		if it.upto != (delivery.Position{}) || it.xid != 0 {
 			n = i + 1
 		}
 	}
@@ -347,6 +296,10 @@ func (w *Window) record(b *Batch, it *item) {
 	if it.confirm != 0 {
 		b.Confirm, b.Through = it.confirm, it.through
 	}
+	if it.tally.Events > 0 {
+		b.count(it.minute, &it.tally)
+	}
+	b.XID = max(b.XID, it.xid)
 }
 
 // Recorded frees the memory of a batch that is durable.
