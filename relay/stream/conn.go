@@ -27,6 +27,7 @@ type Options struct {
 	Publications   []string      // what the slot decodes
 	ConnectTimeout time.Duration // for everything until the stream runs
 	StatusInterval time.Duration // at most this long between two messages to the server
+	Items          int           // at most so many in a Batch; 0: 512
 	Log            zerolog.Logger
 }
 
@@ -34,7 +35,7 @@ type Options struct {
 // the other side is gone.
 const silence = 15 * time.Second
 
-// batchItems bounds how many items one Receive returns.
+// batchItems bounds how many items one Receive returns, where nobody asks for fewer.
 const batchItems = 512
 
 // ErrSilent means that the server has not answered for 15 seconds.
@@ -46,12 +47,15 @@ var ErrPublication = errors.New("a publication is missing: run walhook init")
 
 // Conn is a running replication stream. It has one owner: nothing of it is safe for concurrent use.
 type Conn struct {
+	System System // the server that the stream comes from
+
 	pg       *pgconn.PgConn
 	fe       *pgproto3.Frontend
 	decoder  *Decoder
 	log      zerolog.Logger
 	interval time.Duration
 
+	most      int // items in a Batch
 	items     []delivery.Item
 	confirmed delivery.LSN // what the server may forget
 	reported  delivery.LSN // what it was told
@@ -69,6 +73,11 @@ type Batch struct {
 	Idle delivery.LSN
 	// Urgent means that the server waits for its position to be confirmed, as it does when it shuts down.
 	Urgent bool
+	// Heartbeats are the contents of the transactional messages with HeartbeatPrefix that came, in commit order. They are
+	// no items: nothing of them is recorded.
+	Heartbeats []string
+	// XID is the transaction of the last of Items, in the lower half of its id.
+	XID uint32
 }
 
 // Start opens the stream at confirmed, which is durably recorded and must not be zero: the server begins
@@ -84,7 +93,10 @@ func Start(ctx context.Context, o Options, confirmed delivery.LSN, skip delivery
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{pg: pg, fe: pg.Frontend(), log: o.Log, confirmed: confirmed, reported: confirmed}
+	c := &Conn{pg: pg, fe: pg.Frontend(), log: o.Log, most: o.Items, confirmed: confirmed, reported: confirmed}
+	if c.most == 0 {
+		c.most = batchItems
+	}
 	if err := c.start(ctx, o, skip); err != nil {
 		c.Close()
 		return nil, err
@@ -93,6 +105,10 @@ func Start(ctx context.Context, o Options, confirmed delivery.LSN, skip delivery
 }
 
 func (c *Conn) start(ctx context.Context, o Options, skip delivery.Position) error {
+	var err error
+	if c.System, err = identify(ctx, c.pg); err != nil {
+		return err
+	}
 	tables, timeout, err := inspect(ctx, c.pg)
 	if err != nil {
 		return err
@@ -133,9 +149,19 @@ func Connect(ctx context.Context, url string) (*pgconn.PgConn, error) {
 	cfg.RuntimeParams["replication"] = "database"
 	cfg.RuntimeParams["application_name"] = "walhook"
 	cfg.RuntimeParams["client_encoding"] = "UTF8" // whatever the role or database sets: receivers get JSON
+	// No time limit may break a stream off, or the snapshot of a new slot.
+	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"} {
+		cfg.RuntimeParams[limit] = "0"
+	}
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open replication connection: %w", err)
+	}
+	// Before Postgres 17 there is no such setting, and a server does not let sessions begin with one that it doesn't know.
+	_, err = pg.Exec(ctx, "SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL").ReadAll()
+	if err != nil {
+		_ = pg.Close(ctx)
+		return nil, fmt.Errorf("open replication connection: lift its time limits: %w", err)
 	}
 	return pg, nil
 }
@@ -160,13 +186,13 @@ func inspect(ctx context.Context, pg *pgconn.PgConn) (Tables, time.Duration, err
 // Receive waits for items, at most for wait, and returns what has come, which may be nothing. Messages to
 // the server are sent when they are due. Any error ends the stream: Close it and start again.
 func (c *Conn) Receive(wait time.Duration) (Batch, error) {
-	c.items, c.askedIdle = c.items[:0], false
+	c.items, c.askedIdle, c.decoder.heartbeats = c.items[:0], false, nil
 	now := time.Now()
 	until := now.Add(wait)
 	if err := c.tick(now); err != nil { // under load the buffer may never be empty
 		return Batch{}, err
 	}
-	for len(c.items) < batchItems {
+	for len(c.items) < c.most {
 		if c.fe.ReadBufferLen() == 0 {
 			if len(c.items) > 0 {
 				break
@@ -204,7 +230,7 @@ func (c *Conn) Receive(wait time.Duration) (Batch, error) {
 			break
 		}
 	}
-	b := Batch{Items: c.items, Urgent: c.askedIdle}
+	b := Batch{Items: c.items, Urgent: c.askedIdle, Heartbeats: c.decoder.heartbeats, XID: c.decoder.xid}
 	if !c.decoder.Open() {
 		b.Idle = c.serverEnd
 	}
@@ -228,7 +254,8 @@ func (c *Conn) handle(m pgproto3.BackendMessage) (bool, error) {
 
 func (c *Conn) notice(m *pgproto3.NoticeResponse) error {
 	c.log.Warn().Str("severity", m.Severity).Str("code", m.Code).Str("notice", m.Message).Msg("notice on the replication stream")
-	if m.Code == "55000" {
+	// The server waits for a standby in synchronized_standby_slots that is away (Postgres 17), and says so with the same code.
+	if m.Code == "55000" && m.Routine != "StandbySlotsHaveCaughtup" {
 		return fmt.Errorf("%w (the server says: %s)", ErrPublication, m.Message)
 	}
 	return nil

@@ -14,6 +14,12 @@ import (
 // MessagePrefix is the prefix of the logical messages that are events.
 const MessagePrefix = "outbox"
 
+// HeartbeatPrefix is the prefix of the logical messages that only tell that the stream gets on.
+const HeartbeatPrefix = "walhook.heartbeat"
+
+// heartbeatSize bounds what is kept of such a message: anybody may write one.
+const heartbeatSize = 64
+
 // Type ids of pg_type that are read in a way of their own.
 const oidJSONB = 3802
 
@@ -52,8 +58,11 @@ type Decoder struct {
 	open      bool
 	begun     delivery.LSN // where the open transaction's commit record begins
 	committed time.Time
+	xid       uint32
 	index     uint64
 	passed    delivery.LSN // end of the last transaction without anything of ours
+
+	heartbeats []string // since the last Receive
 
 	before, after []column // reused
 	// Malformed counts logical messages with our prefix that are no events; each is reported once by Complain.
@@ -93,7 +102,7 @@ func (d *Decoder) Decode(dst []delivery.Item, message []byte) ([]delivery.Item, 
 }
 
 func (d *Decoder) begin(r *reader) error {
-	d.begun, d.committed = delivery.LSN(r.uint64()), r.time()
+	d.begun, d.committed, d.xid = delivery.LSN(r.uint64()), r.time(), r.uint32()
 	d.open, d.index = true, 0
 	return r.err
 }
@@ -163,6 +172,9 @@ func (d *Decoder) logical(dst []delivery.Item, r *reader) ([]delivery.Item, erro
 	if fault.Bug(fault.SubtransactionDelivered) && prefix == MessagePrefix && !transactional {
 		d.begun, d.index, d.committed = at, 0, time.Now()
 		return d.emitted(dst, content), nil
+	}
+	if prefix == HeartbeatPrefix && transactional && d.open && len(content) <= heartbeatSize {
+		d.heartbeats = append(d.heartbeats, string(content))
 	}
 	if prefix != MessagePrefix || !transactional || !d.open {
 		return dst, nil
