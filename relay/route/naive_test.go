@@ -165,9 +165,11 @@ func naiveRule(r delivery.Rule, e *delivery.Event) bool {
 	return naiveMatch(filter, payload)
 }
 
+// naiveType: the relay's own events are for those alone who name them.
 func naiveType(patterns []string, eventType string) bool {
-	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
+	own := strings.HasPrefix(eventType, "walhook.")
+	return len(patterns) == 0 && !own || slices.ContainsFunc(patterns, func(p string) bool {
 		prefix, starred := strings.CutSuffix(p, "*")
-		return p == eventType || starred && strings.HasPrefix(eventType, prefix)
+		return p == eventType || starred && strings.HasPrefix(eventType, prefix) && (prefix != "" || !own)
 	})
 }

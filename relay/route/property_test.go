@@ -133,7 +133,8 @@ func TestFilterAgreesWithNaiveEvaluator(t *testing.T) {
 
 // Whatever is put and deleted in whatever order, the table matches what a list of rules would.
 func TestTableAgreesWithNaiveEvaluator(t *testing.T) {
-	patterns := rapid.SampledFrom([]string{"*", "a", "a.*", "a.b", "a.b.*", "a.b.c", "b.*"})
+	patterns := rapid.SampledFrom([]string{"*", "a", "a.*", "a.b", "a.b.*", "a.b.c", "b.*",
+		"walhook.*", "walhook.alert.*", "walhook.alert.lag"})
 	tenants := rapid.SampledFrom([]string{"", "t"})
 	rapid.Check(t, func(t *rapid.T) {
 		table, rules := route.New(), map[uuid.UUID]delivery.Rule{}
@@ -160,7 +161,7 @@ func TestTableAgreesWithNaiveEvaluator(t *testing.T) {
 				require.Equal(t, len(rules), table.Len())
 				e := &delivery.Event{
 					Tenant:  tenants.Draw(t, "tenant"),
-					Type:    rapid.SampledFrom([]string{"a", "a.b", "a.b.c", "b.x", "a."}).Draw(t, "type"),
+					Type:    rapid.SampledFrom([]string{"a", "a.b", "a.b.c", "b.x", "a.", "walhook.alert.lag", "walhook"}).Draw(t, "type"),
 					Payload: encode(t, payloads.Draw(t, "payload")),
 				}
 				require.Equal(t, naiveTable(rules, e), table.Match([]uuid.UUID{}, e), "%s %s", e.Type, e.Payload)

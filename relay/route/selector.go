@@ -8,7 +8,7 @@ import (
 )
 
 // selector says which events a bucket takes: those of one tenant whose type is the name, or begins with
-// it. A prefix ends in a dot; the empty prefix takes all.
+// it. A prefix ends in a dot; the empty prefix takes all but the relay's own (ownTypes).
 type selector struct {
 	tenant string
 	name   string
@@ -19,8 +19,12 @@ type selector struct {
 // a long event type is searched for prefixes.
 const maxTypeSize = 1 << 10
 
-// parseSelectors reads the event types of a subscription, each once. A star takes everything, so that
-// other types beside it add nothing.
+// ownTypes begins the types of the relay's own events, such as its alerts. Only those who name them get them: nobody
+// who takes all events of an application expects these, and a subscription that fails would be fed by what is told of it.
+const ownTypes = "walhook."
+
+// parseSelectors reads the event types of a subscription, each once. A star takes everything but the relay's own
+// events, so that other types beside it add nothing unless they name those.
 func parseSelectors(tenant string, eventTypes []string) ([]selector, error) {
 	all := []selector{{tenant: tenant, prefix: true}}
 	if len(eventTypes) == 0 {
@@ -36,7 +40,7 @@ func parseSelectors(tenant string, eventTypes []string) ([]selector, error) {
 		selectors = append(selectors, s)
 	}
 	if slices.Contains(selectors, all[0]) {
-		return all, nil
+		selectors = slices.DeleteFunc(selectors, func(s selector) bool { return s != all[0] && !strings.HasPrefix(s.name, ownTypes) })
 	}
 	slices.SortFunc(selectors, selector.compare)
 	return slices.Compact(selectors), nil

@@ -185,7 +185,9 @@ func (t *Table) Match(dst []uuid.UUID, e *delivery.Event) []uuid.UUID {
 	start := len(dst)
 	t.event.open(e.Payload)
 	dst = t.matchIn(dst, selector{e.Tenant, e.Type, false})
-	dst = t.matchIn(dst, selector{e.Tenant, "", true})
+	if !strings.HasPrefix(e.Type, ownTypes) {
+		dst = t.matchIn(dst, selector{e.Tenant, "", true})
+	}
 	for i := range min(len(e.Type), maxTypeSize) {
 		if e.Type[i] == '.' {
 			dst = t.matchIn(dst, selector{e.Tenant, e.Type[:i+1], true})

@@ -45,6 +45,12 @@ func TestTableEventTypes(t *testing.T) {
 		{[]string{"patient.*"}, []string{"patient.created", "patient.a.b", "patient."}, []string{"patient", "patients.x", "a.patient.x"}},
 		{[]string{"a.b.*", "a.*", "a.b.c", "a.b.c"}, []string{"a.b.c", "a.b.d", "a.x"}, []string{"a", "b"}},
 		{[]string{"a.", "a.*", "a."}, []string{"a.", "a.b"}, []string{"a"}},
+		// The relay's own events are for those alone who name them.
+		{nil, []string{"walhook", "walhooks.x", "Walhook.x"}, []string{"walhook.alert.timeouts", "walhook."}},
+		{[]string{"*", "a"}, []string{"walhook", "a"}, []string{"walhook.alert.timeouts"}},
+		{[]string{"*", "walhook.alert.*", "*", "a"}, []string{"walhook.alert.timeouts", "a", "b"}, []string{"walhook.x"}},
+		{[]string{"*", "walhook.x"}, []string{"walhook.x", "b"}, []string{"walhook.x.y"}},
+		{[]string{"walhook.*"}, []string{"walhook.alert.timeouts", "walhook.x"}, []string{"walhook", "a"}},
 		{[]string{longest + "*"}, []string{longest + "a", longest + strings.Repeat("b.", 5000)}, []string{longest[2:] + "x"}},
 	} {
 		table := route.New()
