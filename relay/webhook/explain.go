@@ -55,10 +55,14 @@ func (e *endpoint) explain(ctx context.Context, err error) (delivery.Reason, str
 	return delivery.ReasonProtocol, e.tell("the answer is not valid HTTP: " + innermost(err).Error())
 }
 
+// closedIdle is what net/http says when a connection ends before it has written anything on it: an unexported error
+// without a type (errServerClosedIdle in net/http/transport.go).
+const closedIdle = "http: server closed idle connection"
+
 // broken reports that the connection ended, by its own type: an orderly end, a reset or a failed write.
 func broken(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+	return innermost(err).Error() == closedIdle || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, &op)
 }
 

@@ -121,7 +121,8 @@ func TestOnlyAnUnsentRequestIsTriedAgain(t *testing.T) {
 		"unsent, then sent": {unknown, 0, 1, 2, delivery.ReasonNone},
 		"unsent twice":      {unknown, 0, 9, 2, delivery.ReasonReset},
 		"perhaps sent":      {io.EOF, 1, 1, 1, delivery.ReasonReset},
-		"sent, not HTTP":    {unknown, 1, 1, 1, delivery.ReasonProtocol},
+		"sent, then closed": {unknown, 1, 1, 1, delivery.ReasonReset},
+		"sent, not HTTP":    {errors.New("malformed HTTP response"), 1, 1, 1, delivery.ReasonProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSender(t)

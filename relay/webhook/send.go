@@ -58,7 +58,19 @@ func withTimeout(ctx context.Context, set *delivery.Settings) (context.Context, 
 // attempt builds, signs and posts the request and fills out.
 func (s *Sender) attempt(ctx context.Context, cancel func(), batch []*delivery.Delivery, e *endpoint, out *delivery.Outcome) {
 	m := e.message(batch, out.StartedAt)
-	resp, err := s.do(ctx, e, http.MethodPost, s.header(e, &m), m.body)
+	h := s.header(e, &m)
+	if s.tracer == nil {
+		s.exchange(ctx, cancel, e, h, m.body, out)
+		return
+	}
+	span := s.startSpan(ctx, e, m, batch, h)
+	s.exchange(ctx, cancel, e, h, m.body, out)
+	endSpan(span, out)
+}
+
+// exchange posts the request and takes the answer.
+func (s *Sender) exchange(ctx context.Context, cancel func(), e *endpoint, h http.Header, body []byte, out *delivery.Outcome) {
+	resp, err := s.do(ctx, e, http.MethodPost, h, body)
 	if err != nil {
 		out.Reason, out.Error = e.explain(ctx, err)
 		return

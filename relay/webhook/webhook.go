@@ -32,6 +32,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Options configures a Sender. The zero value of every field means its default.
@@ -43,6 +44,7 @@ type Options struct {
 	Policy         Policy        // where requests may go; default to public addresses, over https
 	Proxy          *url.URL      // http, https or socks5; default none. Of Policy only AllowHTTP counts then: the proxy dials
 	Resolver       *net.Resolver // of receivers' names; default the system's
+	Tracer         trace.Tracer  // gets a span for each attempt; default none, at no cost
 	Log            zerolog.Logger
 }
 
@@ -76,6 +78,7 @@ func (o Options) withDefaults() Options {
 type Sender struct {
 	maxResponse int
 	log         zerolog.Logger
+	tracer      trace.Tracer // nil: no spans
 
 	transport *http.Transport
 	client    *retryablehttp.Client
@@ -95,6 +98,7 @@ func New(o Options) *Sender {
 	transport := newTransport(&o, spoken)
 	s := &Sender{
 		maxResponse: o.MaxResponse,
+		tracer:      o.Tracer,
 		log:         o.Log.With().Str("component", "webhook").Logger(),
 		transport:   transport,
 		client:      newClient(&onlyRoundTrip{transport, spoken, o.Proxy != nil, o.Policy.AllowHTTP}),
