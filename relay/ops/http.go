@@ -11,7 +11,10 @@ import (
 type Ready struct {
 	Ready bool   `json:"ready"`
 	State string `json:"state"`
+	Code  string `json:"code,omitempty"` // of the problem, for programs
 	Error string `json:"error,omitempty"`
+	// Remedy is what mends it; Error has it as well.
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Handler serves /healthz (the process is alive), /readyz (connected, slot owned or standing by; 503

@@ -17,7 +17,7 @@ type DB interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Lag is a row of outbox.replication_lag, with the number of dead letters. Sizes are bytes of WAL; a null
+// Lag is a row of outbox.replication_lag. Sizes are bytes of WAL; a null
 // size (the slot is gone) is nil.
 type Lag struct {
 	SlotName             string  `json:"slot_name" db:"slot_name"`
@@ -39,7 +39,7 @@ type Lag struct {
 func ReadLag(ctx context.Context, db DB, slot string) (Lag, error) {
 	rows, err := db.Query(ctx, `SELECT slot_name, active, wal_status, lag_bytes, retained_bytes, safe_bytes, lag_seconds,
 			checkpoint_lsn::text, (checkpoint_lsn - '0/0')::bigint AS checkpoint_bytes, confirmed_lsn::text, queue_depth,
-			oldest_pending_seconds, (SELECT count(*) FROM outbox.dead_letters) AS dead_letters
+			oldest_pending_seconds, dead_letters
 		FROM outbox.replication_lag WHERE slot_name = $1`, slot)
 	if err != nil {
 		return Lag{}, fmt.Errorf("read replication lag: %w", err)
@@ -54,30 +54,35 @@ func ReadLag(ctx context.Context, db DB, slot string) (Lag, error) {
 	return lag, nil
 }
 
-// LaneStatus is how one subscription does.
+// LaneStatus is how one subscription does: a row of outbox.subscription_stats. Of failed attempts, Timeouts had no answer
+// in time. MeanMS and P95MS are of attempts, those from commit to delivery of deliveries that succeeded.
 type LaneStatus struct {
-	SubscriptionID      string   `json:"subscription_id" db:"subscription_id"`
-	Name                string   `json:"name" db:"name"`
-	Active              bool     `json:"is_active" db:"is_active"`
-	Status              string   `json:"status" db:"status"`
-	Reason              *string  `json:"status_reason,omitempty" db:"status_reason"`
-	Deliveries          int64    `json:"deliveries" db:"deliveries"`
-	Succeeded           int64    `json:"succeeded" db:"succeeded"`
-	Failed              int64    `json:"failed" db:"failed"`
-	Pending             int64    `json:"pending" db:"pending"`
-	Dead                int64    `json:"dead" db:"dead"`
-	SuccessRate         *float64 `json:"success_rate" db:"success_rate"`
-	MeanMS              *float64 `json:"mean_ms" db:"mean_ms"`
-	P95MS               *float64 `json:"p95_ms" db:"p95_ms"`
-	ConsecutiveFailures int64    `json:"consecutive_failures" db:"consecutive_failures"`
+	SubscriptionID         string   `json:"subscription_id" db:"subscription_id"`
+	Name                   string   `json:"name" db:"name"`
+	Active                 bool     `json:"is_active" db:"is_active"`
+	Status                 string   `json:"status" db:"status"`
+	Reason                 *string  `json:"status_reason,omitempty" db:"status_reason"`
+	Deliveries             int64    `json:"deliveries" db:"deliveries"`
+	Succeeded              int64    `json:"succeeded" db:"succeeded"`
+	Failed                 int64    `json:"failed" db:"failed"`
+	Timeouts               int64    `json:"timeouts" db:"timeouts"`
+	Pending                int64    `json:"pending" db:"pending"`
+	OldestPendingSeconds   float64  `json:"oldest_pending_seconds" db:"oldest_pending_seconds"`
+	Dead                   int64    `json:"dead" db:"dead"`
+	SuccessRate            *float64 `json:"success_rate" db:"success_rate"`
+	MeanMS                 *float64 `json:"mean_ms" db:"mean_ms"`
+	P95MS                  *float64 `json:"p95_ms" db:"p95_ms"`
+	CommitToDeliveryMeanMS *float64 `json:"commit_to_delivery_mean_ms" db:"commit_to_delivery_mean_ms"`
+	CommitToDeliveryP95MS  *float64 `json:"commit_to_delivery_p95_ms" db:"commit_to_delivery_p95_ms"`
+	ConsecutiveFailures    int64    `json:"consecutive_failures" db:"consecutive_failures"`
 }
 
 // ReadLanes reads how subscriptions do, those with most waiting first, at most limit of them.
 func ReadLanes(ctx context.Context, db DB, limit int) ([]LaneStatus, error) {
-	rows, err := db.Query(ctx, `SELECT t.subscription_id::text, s.name, s.is_active, s.status, s.status_reason, t.deliveries, t.succeeded, t.failed,
-			t.pending, t.dead, t.success_rate, t.mean_ms, t.p95_ms, t.consecutive_failures
-		FROM outbox.subscription_stats t JOIN outbox.subscriptions s ON s.id = t.subscription_id
-		ORDER BY t.pending DESC, t.dead DESC, s.name, s.id LIMIT $1`, limit)
+	rows, err := db.Query(ctx, `SELECT subscription_id::text, name, is_active, status, status_reason, deliveries, succeeded, failed, timeouts,
+			pending, oldest_pending_seconds, dead, success_rate, mean_ms, p95_ms, commit_to_delivery_mean_ms, commit_to_delivery_p95_ms,
+			consecutive_failures
+		FROM outbox.subscription_stats ORDER BY pending DESC, dead DESC, name, subscription_id LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription statistics: %w", err)
 	}

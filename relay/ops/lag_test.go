@@ -94,18 +94,22 @@ func TestLanes(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	quiet, busy, dead := db.subscription(t, "quiet"), db.subscription(t, "busy"), db.subscription(t, "dead")
-	db.waiting(t, "deliveries", busy, 7, "1 second")
+	db.waiting(t, "deliveries", busy, 6, "1 second")
+	db.waiting(t, "deliveries", busy, 1, "30 seconds")
 	db.waiting(t, "dead_letters", dead, 2, "1 second")
 	db.exec(t, "UPDATE outbox.subscriptions SET status = 'invalid', status_reason = 'no such operator' WHERE id = $1", dead)
-	db.exec(t, `INSERT INTO outbox.subscription_totals (subscription_id, attempts, succeeded, failed, delivered, total_us, latency, consecutive_failures, last_attempt_at)
-		VALUES ($1, 4, 3, 1, 3, 10000, '{1,0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1, now())`, busy)
+	db.exec(t, `INSERT INTO outbox.subscription_totals (subscription_id, attempts, succeeded, failed, delivered, total_us, latency, timeouts, lag_us, lag, consecutive_failures, last_attempt_at)
+		VALUES ($1, 4, 3, 1, 3, 10000, '{1,0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1, 60000, '{0,0,0,0,2,1,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1, now())`, busy)
 	lanes, err := ops.ReadLanes(t.Context(), db, 10)
 	require.NoError(t, err)
 	require.Len(t, lanes, 3)
 	require.Equal(t, []string{"busy", "dead", "quiet"}, []string{lanes[0].Name, lanes[1].Name, lanes[2].Name})
-	rate, mean, p95, reason := 0.75, 2.5, 4.0, "no such operator"
+	require.InDelta(t, 30, lanes[0].OldestPendingSeconds, 5)
+	lanes[0].OldestPendingSeconds = 0
+	rate, mean, p95, lagMean, lagP95, reason := 0.75, 2.5, 4.0, 20.0, 32.0, "no such operator"
 	require.Equal(t, ops.LaneStatus{SubscriptionID: busy.String(), Name: "busy", Active: true, Status: "valid", Deliveries: 10, Succeeded: 3, Failed: 1,
-		Pending: 7, SuccessRate: &rate, MeanMS: &mean, P95MS: &p95, ConsecutiveFailures: 1}, lanes[0])
+		Timeouts: 1, Pending: 7, SuccessRate: &rate, MeanMS: &mean, P95MS: &p95, CommitToDeliveryMeanMS: &lagMean, CommitToDeliveryP95MS: &lagP95,
+		ConsecutiveFailures: 1}, lanes[0])
 	require.Equal(t, ops.LaneStatus{SubscriptionID: dead.String(), Name: "dead", Active: true, Status: "invalid", Reason: &reason, Deliveries: 2, Dead: 2}, lanes[1])
 	require.Equal(t, ops.LaneStatus{SubscriptionID: quiet.String(), Name: "quiet", Active: true, Status: "valid"}, lanes[2])
 

@@ -22,6 +22,7 @@ type Metrics struct {
 	recordSize    prometheus.Histogram
 	byState       [3]prometheus.Counter
 	failedReasons *prometheus.CounterVec
+	roundTrip     prometheus.Gauge
 }
 
 // Lanes is what a relay's lanes hold at a moment.
@@ -29,9 +30,9 @@ type Lanes struct{ InFlight, Active, Inactive, Invalid, Circuits int }
 
 var seconds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 
-// NewMetrics returns metrics with a registry of their own. lanes is asked at every scrape, lag as well: it
-// must bound its own time.
-func NewMetrics(lanes func() Lanes, lag func(context.Context) (Lag, error)) *Metrics {
+// NewMetrics returns metrics with a registry of their own. lanes is asked at every scrape, lag as well, within 3 s. more are
+// what only some relays have.
+func NewMetrics(lanes func() Lanes, lag func(context.Context) (Lag, error), more ...prometheus.Collector) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "walhook_events_total", Help: "Committed events read from the stream."}),
@@ -42,14 +43,16 @@ func NewMetrics(lanes func() Lanes, lag func(context.Context) (Lag, error)) *Met
 		recordTook:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "walhook_record_duration_seconds", Help: "Duration of a record transaction.", Buckets: seconds}),
 		recordSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "walhook_record_batch_size", Help: "Attempts in a record transaction.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 8)}),
+		roundTrip:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "walhook_heartbeat_seconds", Help: "Duration of the last heartbeat's way through the WAL, from before its commit until the stream yielded it."}),
 		failedReasons: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walhook_failures_total", Help: "Failed attempts by reason."}, []string{"reason"}),
 	}
 	m.byState[delivery.Delivered] = m.deliveries.WithLabelValues("delivered")
 	m.byState[delivery.Waiting] = m.deliveries.WithLabelValues("retried")
 	m.byState[delivery.Dead] = m.deliveries.WithLabelValues("dead")
-	m.registry.MustRegister(m.events, m.deliveries, m.duration, m.sinceCommit, m.recordTook, m.recordSize, m.failedReasons,
+	m.registry.MustRegister(m.events, m.deliveries, m.duration, m.sinceCommit, m.recordTook, m.recordSize, m.failedReasons, m.roundTrip,
 		lanesCollector(lanes), lagCollector(lag),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(more...)
 	return m
 }
 
@@ -75,6 +78,9 @@ func (m *Metrics) Recorded(attempts int, took time.Duration) {
 	m.recordSize.Observe(float64(attempts))
 	m.recordTook.Observe(took.Seconds())
 }
+
+// Heartbeat notes how long a heartbeat took through the WAL.
+func (m *Metrics) Heartbeat(roundTrip time.Duration) { m.roundTrip.Set(roundTrip.Seconds()) }
 
 // gauge is a value read at scrape time.
 type gauge[T any] struct {
@@ -146,22 +152,29 @@ func optional(n *int64) (float64, bool) {
 	return float64(*n), true
 }
 
-func (lagCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, g := range lagGauges {
+func (lagCollector) Describe(ch chan<- *prometheus.Desc) { describeGauges(ch, lagGauges) }
+
+// Collect leaves the gauges out when Postgres does not answer: an absent value alerts, an old one lies.
+func (c lagCollector) Collect(ch chan<- prometheus.Metric) { collectGauges(ch, lagGauges, c) }
+
+func describeGauges[T any](ch chan<- *prometheus.Desc, gauges []gauge[T]) {
+	for _, g := range gauges {
 		ch <- g.desc
 	}
 }
 
-// Collect leaves the gauges out when Postgres does not answer: an absent value alerts, an old one lies.
-func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+// scrapeTimeout bounds what one scrape asks of Postgres.
+const scrapeTimeout = 3 * time.Second
+
+func collectGauges[T any](ch chan<- prometheus.Metric, gauges []gauge[T], read func(context.Context) (T, error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	lag, err := c(ctx)
+	seen, err := read(ctx)
 	if err != nil {
 		return
 	}
-	for _, g := range lagGauges {
-		if v, ok := g.value(lag); ok {
+	for _, g := range gauges {
+		if v, ok := g.value(seen); ok {
 			ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, v)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
@@ -128,6 +129,59 @@ func TestCounters(t *testing.T) {
 		require.Equal(t, want.n, h.GetSampleCount(), name)
 		require.InDelta(t, want.sum, h.GetSampleSum(), 1e-9, name)
 	}
+}
+
+// gathered is what collectors beside the others show, by name.
+func gathered(t *testing.T, more ...prometheus.Collector) map[string]*dto.MetricFamily {
+	t.Helper()
+	return gather(t, ops.NewMetrics(func() ops.Lanes { return ops.Lanes{} }, func(context.Context) (ops.Lag, error) { return someLag, nil }, more...))
+}
+
+func TestForecastGauges(t *testing.T) {
+	t.Parallel()
+	one, two, three := 1.0, 2.0, 3.0
+	for name, tt := range map[string]struct {
+		f                     ops.Forecast
+		wal, lost, full       float64
+		walIs, lostIs, fullIs bool
+	}{
+		"both approach": {ops.Forecast{WALBytesPerSecond: &one, Slot: ops.OutlookApproaching, SecondsUntilLost: &two, Disk: ops.OutlookApproaching, SecondsUntilDiskFull: &three},
+			1, 2, 3, true, true, true},
+		"never":   {ops.Forecast{WALBytesPerSecond: &one, Slot: ops.OutlookUnlimited, Disk: ops.OutlookSteady}, 1, math.Inf(1), math.Inf(1), true, true, true},
+		"neither": {ops.Forecast{WALBytesPerSecond: &one, Slot: ops.OutlookSteady, Disk: ops.OutlookSlotFirst}, 1, math.Inf(1), math.Inf(1), true, true, true},
+		"unknown": {ops.Forecast{Slot: ops.OutlookUnknownRate, Disk: ops.OutlookUnknownRoom}, 0, 0, 0, false, false, false},
+		"lost":    {ops.Forecast{Slot: ops.OutlookLost, SecondsUntilLost: new(float64), Disk: ops.OutlookUnknownRate}, 0, 0, 0, false, true, false},
+	} {
+		families := gathered(t, ops.NewForecastCollector(func(context.Context) (ops.Forecast, error) { return tt.f, nil }))
+		for metric, want := range map[string]struct {
+			v  float64
+			is bool
+		}{"wal_bytes_per_second": {tt.wal, tt.walIs}, "slot_seconds_until_lost": {tt.lost, tt.lostIs}, "disk_seconds_until_full": {tt.full, tt.fullIs}} {
+			if want.is {
+				require.Equal(t, map[string]float64{"": want.v}, values(families[metric]), "%s: %s", name, metric)
+			} else {
+				require.NotContains(t, families, metric, name)
+			}
+		}
+	}
+	families := gathered(t, ops.NewForecastCollector(func(ctx context.Context) (ops.Forecast, error) {
+		_, bounded := ctx.Deadline()
+		require.True(t, bounded)
+		return ops.Forecast{WALBytesPerSecond: &one}, errors.New("Postgres is away")
+	}))
+	require.NotContains(t, families, "wal_bytes_per_second")
+	require.Contains(t, families, "queue_depth")
+}
+
+func TestStateOfTheRelay(t *testing.T) {
+	t.Parallel()
+	present := "running"
+	state := ops.NewStateCollector(func() string { return present }, "starting", "running", "halted")
+	require.Equal(t, map[string]float64{"state=starting": 0, "state=running": 1, "state=halted": 0}, values(gathered(t, state)["relay_state"]))
+	present = "halted"
+	require.Equal(t, map[string]float64{"state=starting": 0, "state=running": 0, "state=halted": 1}, values(gathered(t, state)["relay_state"]))
+	present = "thinking"
+	require.Equal(t, map[string]float64{"state=starting": 0, "state=running": 0, "state=halted": 0, "state=thinking": 1}, values(gathered(t, state)["relay_state"]))
 }
 
 // Labels carry nothing of a subscription and only values of a small set.
