@@ -62,13 +62,16 @@ func (o *ownership) serve(ctx context.Context, known *chan struct{}) error {
 		close(*known)
 		*known = nil
 	}
-	var checked time.Time
+	var checked, beaten time.Time
 	for ctx.Err() == nil {
 		next, err := o.claimStep(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if next, err = o.watchPublications(ctx, conn, &checked, next); err != nil {
+		if next, err = o.watch(ctx, conn, &checked, next); err != nil {
+			return err
+		}
+		if next, err = o.beat(ctx, conn, &beaten, next); err != nil {
 			return err
 		}
 		if err := o.listen(ctx, conn, next); err != nil {

@@ -60,6 +60,8 @@ var confined = map[string][]string{
 	"github.com/spf13/cobra/...":              {"cmd/walhook/..."},
 	"github.com/prometheus/client_golang/...": {"relay/ops", "relay", "cmd/walhook/...", "test/..."},
 	"github.com/tink-crypto/tink-go/v2/...":   {"relay/secret"},
+	"go.opentelemetry.io/otel/...":            {"cmd/walhook/...", "relay/webhook"},
+	"github.com/coreos/go-systemd/v22/...":    {"cmd/walhook/..."},
 	"github.com/stretchr/testify/...":         {"test/..."},
 	"go.uber.org/goleak":                      {"test/..."},
 }
@@ -203,6 +205,8 @@ func TestImportDirectionsThatAreWrong(t *testing.T) {
 		{"relay/record", "github.com/jackc/pglogrepl", true},
 		{"relay", "github.com/hashicorp/go-retryablehttp", false},
 		{"cmd/walhook", "github.com/goccy/go-yaml", false},
+		{"relay/dispatch", "go.opentelemetry.io/otel/trace", false},
+		{"relay/webhook", "github.com/coreos/go-systemd/v22/daemon", false},
 		{"relay/dispatch", "github.com/stretchr/testify/require", false},
 		{"internal/fault", module + "/relay/delivery", false},
 		{"outbox", module + "/internal/fault", false},

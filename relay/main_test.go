@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"context"
+	"flag"
 	"testing"
 	"time"
 
@@ -16,7 +17,11 @@ import (
 	"github.com/walhook/walhook/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+// TestMain lets more tests run at a time than there are processors: many wait for the relay's next look.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // before the command line is read, which wins
+	harness.Main(m)
+}
 
 // deaf is an observer that keeps nothing.
 type deaf struct{}
@@ -24,6 +29,7 @@ type deaf struct{}
 func (deaf) Event() {}
 func (deaf) Attempt(*delivery.Settings, *delivery.Outcome, delivery.State, time.Duration) {
 }
+func (deaf) Heartbeat(time.Duration)     {}
 func (deaf) Recorded(int, time.Duration) {}
 
 func options(url string) relay.Options {
@@ -69,9 +75,22 @@ func start(t *testing.T, o relay.Options) *running {
 // launch runs a relay, without setting anything up, until the test ends.
 func launch(t *testing.T, o relay.Options) *running {
 	t.Helper()
+	return launchObserved(t, o, deaf{})
+}
+
+// launchWith sets the database up and runs a relay that tells what happens.
+func launchWith(t *testing.T, o relay.Options, observer relay.Observer) *running {
+	t.Helper()
+	_, err := relay.Setup(t.Context(), o.URL, o.Slot)
+	require.NoError(t, err)
+	return launchObserved(t, o, observer)
+}
+
+func launchObserved(t *testing.T, o relay.Options, observer relay.Observer) *running {
+	t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.DebugLevel)
 	sender := webhook.New(webhook.Options{UserAgent: "walhook/test", Policy: webhook.Policy{AllowLoopback: true}, Log: log})
-	r := &running{Relay: relay.New(o, sender, deaf{}, log), options: o, done: make(chan error, 1)}
+	r := &running{Relay: relay.New(o, sender, observer, log), options: o, done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() {

@@ -24,11 +24,14 @@ type writer struct {
 }
 
 // write lets a writer run until stop or the end of the test.
-func write(t *testing.T, url string) *writer {
+func write(t *testing.T, url string) *writer { return writeFrom(t, url, 0) }
+
+// writeFrom numbers the events from n on.
+func writeFrom(t *testing.T, url string, n int) *writer {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
-		for n := 0; ctx.Err() == nil; {
+		for ctx.Err() == nil {
 			conn, err := pgx.Connect(ctx, url)
 			if err != nil {
 				pause(ctx)

@@ -30,13 +30,21 @@ type ownership struct {
 	log     zerolog.Logger
 	epoch   int
 
-	conn      *stream.Conn      // the pump's
+	system   string // what the epoch began on
+	timeline int
+	catalog  atomic.Pointer[string] // the tables and publications that the stream was opened with
+
+	conn      *stream.Conn      // the pump's; nil while there is none
 	table     *route.Table      // the pump's
+	stuck     *Problem          // the pump's: what the stream cannot get past, if it broke for that
 	position  delivery.Position // the pump's: behind the last item that entered the window
 	progress  delivery.LSN      // the pump's: the last idle position that entered the window
 	progressT time.Time
 	held      time.Time       // the pump's: since when the stream is held back by a full window
 	late      []delivery.Item // the pump's: changes that fault.ConfigLate holds back
+	unmarked  bool            // the pump's: something entered the window since the last mark
+	halted    haltLock        // the pump's: held while the stream cannot be opened and only somebody else can mend it
+	notBefore time.Time       // until then the queue is served, whatever a recovery could do
 
 	window  *record.Window
 	lanes   *dispatch.Dispatcher
@@ -44,6 +52,9 @@ type ownership struct {
 	queue   *queue.Queue
 	served  uuid.UUID // the claimer's: the last lane that the last claim had something for
 	deleted uuid.UUID // the claimer's: the last subscription whose deliveries it cancelled
+
+	mark  atomic.Pointer[mark] // the claimer's for the pump
+	hasty atomic.Bool          // the end of this epoch does not wait for the grace period
 
 	confirmed  atomic.Uint64 // what is recorded and may be told to Postgres
 	lost       chan struct{} // a connection to Postgres broke: the stream's should be tried as well
@@ -55,16 +66,24 @@ type ownership struct {
 	shed       atomic.Bool   // the next record step turns everything unfinished into queue rows
 }
 
-// own takes the slot over and works until ctx ends or the epoch is over.
-func (r *Relay) own(ctx context.Context) error {
-	o, err := r.takeOver(ctx)
+// own takes the slot over and works until ctx ends or the epoch is over. With a problem it begins without the slot,
+// which cannot go on, and serves the queue until somebody mends it.
+func (r *Relay) own(ctx context.Context, without *Problem) error {
+	var o *ownership
+	var err error
+	if without == nil {
+		o, err = r.takeOver(ctx)
+	} else {
+		o, err = r.takeQueueOver(ctx, without)
+	}
 	if err != nil && ctx.Err() != nil {
 		return nil // stopped before it had anything to lose
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { o.conn.Close() }() // the pump may have opened another one by then
+	defer o.closeStream() // the pump may have opened another one by then
+	defer o.halted.release()
 	defer o.store.Close()
 	defer r.recording.note(nil) // the next epoch begins without it
 	attempts, breakOff := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -73,7 +92,11 @@ func (r *Relay) own(ctx context.Context) error {
 		MaxClaimedBytes: r.options.MaxUnrecordedBytes, Hungry: o.waker.wake}, r.sender, o)
 	o.window.Connect(o.lanes)
 	r.lanes.Store(o.lanes)
-	r.become(Running, nil)
+	if without == nil {
+		r.become(Running, nil)
+	} else {
+		r.become(Halted, without)
+	}
 	fault.Point(fault.TakeoverReady)
 
 	work, stop := context.WithCancel(ctx)
@@ -114,51 +137,32 @@ func (r *Relay) own(ctx context.Context) error {
 	return g.Wait()
 }
 
-// drain ends the lanes: attempts under way have the grace period, then they are broken off.
+// closeStream ends the stream, if there is one.
+func (o *ownership) closeStream() {
+	if o.conn != nil {
+		o.conn.Close()
+		o.conn = nil
+	}
+}
+
+// drain ends the lanes: attempts under way have the grace period, then they are broken off. Where the stream has to
+// begin anew nobody waits longer than a delivery may grow old.
 func (o *ownership) drain(breakOff context.CancelCauseFunc) {
-	t := time.AfterFunc(o.options.GracePeriod, func() { breakOff(errors.New("the relay stopped and the grace period is over")) })
+	grace := o.options.GracePeriod
+	if o.hasty.Load() {
+		grace = min(grace, o.options.SpillAfter)
+	}
+	t := time.AfterFunc(grace, func() { breakOff(errors.New("the relay stopped and the grace period is over")) })
 	defer t.Stop()
 	o.lanes.Stop()
 }
 
-// takeOver gets hold of the slot first and of the epoch second, so that only one relay at a time does.
-func (r *Relay) takeOver(ctx context.Context) (*ownership, error) {
-	db, err := connect(ctx, r.options.URL)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	before, _, err := readBoth(ctx, db, r.options.Slot)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.checkSystem(ctx, before); err != nil {
-		return nil, err
-	}
-	conn, err := stream.Start(ctx, r.stream(), before.Confirmed, before.Position)
-	if err != nil {
-		return nil, err
-	}
-	fault.Point(fault.TakeoverSlot)
-	if err := checkHeld(ctx, db, r.options.Slot); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	// Between reading the checkpoint and getting the slot, its former owner may have moved on.
-	checkpoint, rules, err := record.TakeOver(ctx, db, r.options.Slot, identity(r.options.Version))
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	fault.Point(fault.TakeoverEpoch)
-	conn.Resume(checkpoint.Confirmed, checkpoint.Position)
-	return r.ownership(conn, checkpoint, rules), nil
-}
-
+// ownership makes everything that an epoch needs. Without conn it begins without a stream.
 func (r *Relay) ownership(conn *stream.Conn, c record.Checkpoint, rules []delivery.Rule) *ownership {
 	owner := record.Owner(r.options.Slot, c.Epoch)
 	o := &ownership{
 		relay: r, options: &r.options, epoch: c.Epoch, conn: conn, table: route.New(), position: c.Position, progress: c.Confirmed,
+		system: c.System, timeline: c.Timeline, unmarked: true,
 		log:   r.log.With().Int("epoch", c.Epoch).Logger(),
 		queue: &queue.Queue{Slot: r.options.Slot, Epoch: c.Epoch, Owner: owner},
 		lost:  make(chan struct{}, 1),
@@ -170,9 +174,10 @@ func (r *Relay) ownership(conn *stream.Conn, c record.Checkpoint, rules []delive
 	}
 	o.window = record.NewWindow(record.Limits{Deliveries: r.options.MaxUnrecorded, Bytes: r.options.MaxUnrecordedBytes,
 		SpillAfter: r.options.SpillAfter, Urgent: r.options.MaxUnrecorded / 4}, time.Now)
-	o.store = record.NewStore(record.Options{Slot: r.options.Slot, Owner: owner, Epoch: c.Epoch, Batch: c.Batch, Trouble: o.recording,
-		Log: o.log.With().Str("component", "record").Logger()}, func(ctx context.Context) (*pgx.Conn, error) { return connect(ctx, r.options.URL) })
-	o.log.Info().Stringer("position", c.Position).Int("subscriptions", len(rules)).Msg("slot taken over")
+	o.store = record.NewStore(record.Options{Slot: r.options.Slot, Owner: owner, Epoch: c.Epoch, Batch: c.Batch, System: c.System, Timeline: c.Timeline, Trouble: o.recording,
+		Log: o.log.With().Str("part", "record").Logger()}, func(ctx context.Context) (*pgx.Conn, error) { return connect(ctx, r.options.URL) })
+	r.pulse.reset(time.Now())
+	o.log.Info().Stringer("position", c.Position).Int("subscriptions", len(rules)).Bool("stream", conn != nil).Msg("slot taken over")
 	return o
 }
 

@@ -6,18 +6,16 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 
 	"github.com/walhook/walhook/relay/delivery"
 	"github.com/walhook/walhook/relay/dispatch"
+	"github.com/walhook/walhook/relay/queue"
 	"github.com/walhook/walhook/relay/record"
 	"github.com/walhook/walhook/relay/stream"
 )
@@ -42,6 +40,9 @@ type Options struct {
 	Secrets     Secrets       // reads stored secrets; nil takes them as they are
 	PollQueue   time.Duration // at most between two looks at the queue
 	ReplayRate  int           // deliveries a second that replays may add to the queue; 0: 500
+
+	HaltOnGap bool          // wait for somebody to decide instead of recovering what is missing from outbox.events
+	Heartbeat time.Duration // between heartbeats through the WAL; 0: none
 }
 
 // Secrets turns what is stored as a subscription's secret into the secret: it may be a reference, or encrypted.
@@ -60,6 +61,7 @@ type Observer interface {
 	Event()
 	Attempt(s *delivery.Settings, o *delivery.Outcome, next delivery.State, sinceCommit time.Duration)
 	Recorded(attempts int, took time.Duration)
+	Heartbeat(roundTrip time.Duration) // from the heartbeat's commit being asked for until the stream yields it
 }
 
 // State is what the relay is doing.
@@ -71,7 +73,9 @@ const (
 	Standby      State = "standby"      // another relay has the slot
 	Running      State = "running"      // the stream flows
 	Reconnecting State = "reconnecting" // the stream broke, and the queue is still served if Postgres answers; or nothing can be recorded
+	Recovering   State = "recovering"   // the stream has a gap, which is being filled from outbox.events
 	Halted       State = "halted"       // the slot cannot continue: somebody must decide; the queue is still served
+	Stopping     State = "stopping"     // asked to stop: what is under way may end
 	Stopped      State = "stopped"
 )
 
@@ -79,6 +83,9 @@ const (
 type Health struct {
 	State State
 	Error string
+
+	Code   Code   // of the Problem, when it is one,
+	Remedy string // and what mends it
 }
 
 // Ready reports whether the relay does its work or stands by for it.
@@ -94,6 +101,10 @@ type Relay struct {
 	lanes    atomic.Pointer[dispatch.Dispatcher]
 
 	recording trouble
+	pulse     pulse
+	gapSince  time.Time // Run's and the pump's, one after the other: when the gap that is being recovered was found
+	unreads   int       // Run's: how often the old slot could not be read, for what may pass
+	retry     retry     // of a recovery that failed, also by a relay that stands by; whose gapSince is
 }
 
 // New returns a relay that sends with sender.
@@ -104,7 +115,7 @@ func New(o Options, sender Sender, observer Observer, log zerolog.Logger) *Relay
 }
 
 // Health says what the relay is doing.
-func (r *Relay) Health() Health { return r.recording.over(*r.health.Load()) }
+func (r *Relay) Health() Health { return r.pulse.over(r.recording.over(*r.health.Load()), time.Now()) }
 
 // Lanes counts subscriptions and attempts under way.
 func (r *Relay) Lanes() dispatch.Counts {
@@ -120,122 +131,44 @@ func (r *Relay) become(s State, err error) {
 	if err != nil {
 		h.Error = err.Error()
 	}
+	p := problemOf(err)
+	if p != nil {
+		h.Code, h.Remedy = p.Code, p.Remedy
+	}
 	if old := r.health.Swap(h); old.State != s || old.Error != h.Error {
 		e := r.log.Info()
-		if err != nil && s != Standby {
+		switch {
+		case s == Halted:
+			e = r.log.Error()
+		case err != nil && s != Standby:
 			e = r.log.Warn()
+		}
+		if p != nil {
+			e = e.Str("code", string(p.Code)).Str("remedy", p.Remedy)
 		}
 		e.Err(err).Str("slot", r.options.Slot).Msg("relay is " + string(s))
 	}
 }
 
-// Check looks for what must be there before a relay can run. An ErrSetup says what to do.
-func (r *Relay) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.options.ConnectTimeout, errors.New("check: timed out"))
-	defer cancel()
-	conn, err := connect(ctx, r.options.URL)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := checkServer(ctx, conn); err != nil {
-		return err
-	}
-	var schema bool
-	if err := conn.QueryRow(ctx, "SELECT to_regclass('outbox.checkpoint') IS NOT NULL").Scan(&schema); err != nil {
-		return fmt.Errorf("look for the schema: %w", err)
-	}
-	if !schema {
-		return fmt.Errorf("%w: the database has no schema outbox: run walhook init", ErrSetup)
-	}
-	checkpoint, slot, err := readBoth(ctx, conn, r.options.Slot)
-	if errors.Is(err, record.ErrNoCheckpoint) {
-		return fmt.Errorf("%w: replication slot %s was not made by walhook: run walhook init", ErrSetup, r.options.Slot)
-	}
-	if err != nil {
-		return err
-	}
-	if err := checkAhead(slot, r.options.Slot, checkpoint); err != nil {
-		return err
-	}
-	return r.checkSystem(ctx, checkpoint)
-}
-
-// checkSystem refuses another Postgres cluster than the one that the checkpoint was made for.
-func (r *Relay) checkSystem(ctx context.Context, c record.Checkpoint) error {
-	system, err := stream.Identify(ctx, r.options.URL)
-	if err != nil {
-		return err
-	}
-	if system.Identifier != c.System {
-		return fmt.Errorf("%w: the checkpoint belongs to the Postgres cluster %s and this is %s: a copy must not send what the original sends; "+
-			"if it is meant to, delete the slot's row from outbox.checkpoint, drop the slot and run walhook init", ErrSetup, c.System, system.Identifier)
-	}
-	return nil
-}
-
-// readBoth reads the slot and its checkpoint, and refuses a slot or publications that cannot continue. The slot is
-// read first: a relay that works meanwhile moves the checkpoint before the slot, so in this order the slot is never
-// seen ahead.
-func readBoth(ctx context.Context, conn *pgx.Conn, name string) (record.Checkpoint, slotState, error) {
-	slot, err := readSlot(ctx, conn, name)
-	if err != nil {
-		return record.Checkpoint{}, slot, err
-	}
-	checkpoint, err := record.Read(ctx, conn, name)
-	if err != nil {
-		return record.Checkpoint{}, slot, err
-	}
-	if err := checkSlot(slot, name); err != nil {
-		return record.Checkpoint{}, slot, err
-	}
-	return checkpoint, slot, checkPublications(ctx, conn)
-}
-
-// checkSlot refuses a slot that is not there or not ours, or has lost what it should hold.
-func checkSlot(s slotState, name string) error {
-	switch {
-	case !s.Exists:
-		return lostSlot(name)
-	case s.Foreign != "":
-		return foreignSlot(name, s.Foreign)
-	case s.WALStatus == "lost":
-		return fmt.Errorf("%w: replication slot %s has lost WAL that was not yet delivered (max_slot_wal_keep_size): drop it, delete its row from outbox.checkpoint and run walhook init", ErrSetup, name)
-	}
-	return nil
-}
-
-// checkAhead refuses a slot that stands past the checkpoint: Postgres itself would skip silently.
-func checkAhead(s slotState, name string, c record.Checkpoint) error {
-	if s.Confirmed > c.Confirmed {
-		return fmt.Errorf("%w: replication slot %s stands at %v, past the checkpoint %v: somebody advanced or re-created it, and what lies between would be lost silently; "+
-			"to go on without it, delete the slot's row from outbox.checkpoint and run walhook init", ErrSetup, name, s.Confirmed, c.Confirmed)
-	}
-	return nil
-}
-
-// checkHeld is checkAhead for a slot that is held now, so that nobody else can advance it any more.
-func checkHeld(ctx context.Context, conn *pgx.Conn, name string) error {
-	slot, err := readSlot(ctx, conn, name)
-	if err != nil {
-		return err
-	}
-	checkpoint, err := record.Read(ctx, conn, name)
-	if err != nil {
-		return err
-	}
-	return checkAhead(slot, name, checkpoint)
-}
-
 // Run owns the slot whenever it can and works until ctx ends. Then it stops gracefully: attempts under way
 // may end within the grace period, everything is recorded and confirmed, and Run returns nil.
 func (r *Relay) Run(ctx context.Context) error {
-	defer r.become(Stopped, nil)
+	noted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(noted)
+		r.become(Stopping, nil)
+	})
+	defer func() {
+		if !stop() {
+			<-noted
+		}
+		r.become(Stopped, nil)
+	}()
 	const first, longest = 100 * time.Millisecond, 5 * time.Second
 	pause := first
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := r.own(ctx)
+		err := r.turn(ctx)
 		if ctx.Err() != nil {
 			return err
 		}
@@ -243,7 +176,9 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = first
 		}
 		switch {
-		case inUse(err) || errors.Is(err, record.ErrEpoch):
+		case err == nil:
+			continue // a gap is filled, or the history has branched: what is in the database counts
+		case inUse(err) || errors.Is(err, record.ErrEpoch) || errors.Is(err, queue.ErrEpoch) || errors.Is(err, errBusy):
 			r.become(Standby, err)
 			pause = time.Second
 		default:
@@ -255,6 +190,38 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
+// turn owns the slot for as long as it can. A gap in the stream ends that and is filled; what only somebody else can
+// mend leaves the queue, which is served without the stream. It returns nil when the next turn may begin at once.
+func (r *Relay) turn(ctx context.Context) error {
+	err := r.own(ctx, nil)
+	if ctx.Err() != nil {
+		return err
+	}
+	if p := problemOf(err); p != nil && r.fills(p) && time.Now().After(r.retry.at) {
+		r.become(Recovering, p)
+		if err = r.refill(ctx, p); err != nil && ctx.Err() != nil {
+			return nil // nothing is lost: the next relay begins again
+		}
+		if failed := problemOf(err); failed != nil {
+			r.retry.failed(failed.Code, time.Now())
+		}
+	}
+	if p := problemOf(err); p != nil && p.waits() {
+		err = r.own(ctx, p)
+	}
+	if errors.Is(err, record.ErrMoved) {
+		r.log.Warn().Err(err).Msg("the epoch ends")
+		return nil
+	}
+	return err
+}
+
+// fills reports whether the relay recovers from the problem by itself.
+func (r *Relay) fills(p *Problem) bool { return p.Gap && !r.options.HaltOnGap }
+
+// errBusy means that another relay does what this one would do.
+var errBusy = errors.New("another relay is at it")
+
 // broken is the state that an error of the stream leads to.
 func broken(err error) State {
 	if errors.Is(err, ErrSetup) {
@@ -264,10 +231,7 @@ func broken(err error) State {
 }
 
 // inUse reports that another relay has the slot.
-func inUse(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55006"
-}
+func inUse(err error) bool { return code(err) == "55006" }
 
 func wait(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
@@ -281,7 +245,7 @@ func wait(ctx context.Context, d time.Duration) {
 func (r *Relay) stream() stream.Options {
 	return stream.Options{URL: r.options.URL, Slot: r.options.Slot, Publications: []string{EventsPublication, ConfigPublication},
 		ConnectTimeout: r.options.ConnectTimeout, StatusInterval: r.options.StatusInterval,
-		Log: r.log.With().Str("component", "stream").Logger()}
+		Log: r.log.With().Str("part", "stream").Logger()}
 }
 
 func identity(version string) record.Relay {

@@ -36,6 +36,7 @@ type replayer struct {
 	log    zerolog.Logger
 	served int64 // number of the request that had the last turn
 	rests  bool  // no request can go on: a new one need not wait
+	waits  bool  // the one served came to something that the stream may still bring
 }
 
 // replayRequest is an unfinished row of outbox.replays, with the subscription's rule as it is now.
@@ -58,7 +59,7 @@ type replayRequest struct {
 // replay serves requests to send past events again, over one connection of its own.
 func (o *ownership) replay(ctx context.Context) error {
 	r := &replayer{slot: o.options.Slot, epoch: o.epoch, rate: o.options.ReplayRate, idle: o.options.PollQueue,
-		log: o.log.With().Str("component", "replay").Logger()}
+		log: o.log.With().Str("part", "replay").Logger()}
 	if r.rate <= 0 {
 		r.rate = defaultReplayRate
 	}
@@ -136,10 +137,13 @@ func (r *replayer) step(ctx context.Context, conn *pgx.Conn) (time.Time, error) 
 	if q == nil {
 		return r.nothing(ctx, conn, began)
 	}
-	r.served, r.rests = q.number, false
+	r.served, r.rests, r.waits = q.number, false, false
 	queued, err := r.advance(ctx, conn, q)
 	if reason := hopeless(err); reason != "" {
 		return began, r.fail(ctx, conn, q, reason)
+	}
+	if r.waits {
+		return began.Add(replayPause), err
 	}
 	return began.Add(time.Duration(queued) * time.Second / time.Duration(r.rate)), err
 }

@@ -128,6 +128,17 @@ func following(id uuid.UUID) (next uuid.UUID, last bool) {
 	return next, true
 }
 
+// preceding is the id before id; there is none before the first one.
+func preceding(id uuid.UUID) *uuid.UUID {
+	before := id
+	for i := len(before) - 1; i >= 0; i-- {
+		if before[i]--; before[i] != 0xff {
+			return &before
+		}
+	}
+	return nil
+}
+
 // uuidFloor is the lowest UUIDv7 of a moment (RFC 9562, section 5.7), as outbox.uuid_floor computes it; before 1970 the
 // lowest of all.
 func uuidFloor(at time.Time) uuid.UUID {

@@ -70,6 +70,36 @@ func lookUp(ctx context.Context, tx pgx.Tx, q *replayRequest, matched []*replaye
 	return nil
 }
 
+// unread finds the first of the deliveries that the stream may still bring, if nothing is known of it: its transaction was
+// not known to have ended when the replay was asked for, and is not known to be recorded now. Queued now it would be made
+// twice. It is the length of matched when there is none. The checkpoint stands still meanwhile.
+func unread(ctx context.Context, tx pgx.Tx, slot string, q *replayRequest, matched []*replayed) (int, error) {
+	var events []uuid.UUID
+	for _, m := range matched {
+		if !m.known && !m.event.Emitted {
+			events = append(events, m.event.ID)
+		}
+	}
+	if len(events) == 0 {
+		return len(matched), nil
+	}
+	rows, err := tx.Query(ctx, `SELECT e.id FROM outbox.replays p, outbox.checkpoint c, outbox.events e
+		WHERE p.id = $1 AND c.slot_name = $2 AND e.id = ANY($3)
+			AND outbox.unrecorded(e.xmin, greatest(p.requested_xid::text::bigint, c.recorded_xid::text::bigint), outbox.xids_ahead())`, q.id, slot, events)
+	if err != nil {
+		return 0, fmt.Errorf("look for what the stream may still bring: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return 0, fmt.Errorf("look for what the stream may still bring: %w", err)
+	}
+	i := slices.IndexFunc(matched, func(m *replayed) bool { return slices.Contains(found, m.event.ID) })
+	if i < 0 {
+		i = len(matched)
+	}
+	return i, nil
+}
+
 // errReplayOver means that somebody cancelled the request meanwhile.
 var errReplayOver = errors.New("the replay was cancelled")
 
@@ -82,6 +112,14 @@ func (r *replayer) queue(ctx context.Context, conn *pgx.Conn, q *replayRequest, 
 		err := lookUp(ctx, tx, q, matched)
 		if err != nil {
 			return err
+		}
+		first, err := unread(ctx, tx, r.slot, q, matched)
+		if err != nil {
+			return err
+		}
+		if r.waits = first < len(matched); r.waits {
+			last, done = preceding(matched[first].event.ID), false
+			matched = matched[:first]
 		}
 		wanted := matched
 		if q.backfill {
@@ -140,7 +178,7 @@ func put(ctx context.Context, tx pgx.Tx, q *replayRequest, wanted []*replayed) (
 			sequences[i], touched[s] = &s, true
 		}
 	}
-	tag, err := tx.Exec(ctx, `WITH dead AS (
+	rows, err := tx.Query(ctx, `WITH dead AS (
 			DELETE FROM outbox.dead_letters l WHERE l.id = ANY($1) AND NOT EXISTS (SELECT FROM outbox.deliveries d WHERE d.id = l.id)
 			RETURNING l.id, l.committed_at, l.attempts, l.last_attempt_at, l.last_status, l.last_error)
 		INSERT INTO outbox.deliveries (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id, headers, emitted,
@@ -153,13 +191,43 @@ func put(ctx context.Context, tx pgx.Tx, q *replayRequest, wanted []*replayed) (
 			AS w(id, event_id, type, payload, key, source, correlation_id, headers, emitted, created_at, committed_at, index, attempts, sequence)
 		LEFT JOIN dead ON dead.id = w.id
 		WHERE dead.id IS NOT NULL OR NOT $17
-		ON CONFLICT (id) DO NOTHING`,
+		ON CONFLICT (id) DO NOTHING
+		RETURNING id`,
 		ids, events, kinds, payloads, keys, sources, correlations, headers, emitted, created, committed, indexes, attempts, sequences,
 		q.rule.SubscriptionID, q.rule.Tenant, q.onlyFailed)
 	if err != nil {
 		return 0, err
 	}
-	return int(tag.RowsAffected()), wake(ctx, tx, q.rule.SubscriptionID, touched)
+	queued, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return 0, err
+	}
+	if err := tally(ctx, tx, wanted, queued); err != nil {
+		return 0, err
+	}
+	return len(queued), wake(ctx, tx, q.rule.SubscriptionID, touched)
+}
+
+// tally adds deliveries that there have never been before to those matched in their events' minutes, so that the audit
+// does not take them for others of these minutes.
+func tally(ctx context.Context, tx pgx.Tx, wanted []*replayed, queued []uuid.UUID) error {
+	byID := make(map[uuid.UUID]*replayed, len(wanted))
+	for _, m := range wanted {
+		byID[m.id] = m
+	}
+	minutes := make([]time.Time, 0, len(queued))
+	for _, id := range queued {
+		if m := byID[id]; !m.known {
+			minutes = append(minutes, m.event.CreatedAt.UTC().Truncate(time.Minute))
+		}
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO outbox.recorded AS r (minute, matched)
+		SELECT minute, count(*) FROM unnest($1::timestamptz[]) AS minute GROUP BY minute ORDER BY minute
+		ON CONFLICT (minute) DO UPDATE SET matched = r.matched + excluded.matched`, minutes)
+	if err != nil {
+		return fmt.Errorf("count matched deliveries: %w", err)
+	}
+	return nil
 }
 
 // wake makes the first delivery of each sequence due, if it is held, and tells the claimer.

@@ -26,10 +26,14 @@ type replays struct {
 
 func newReplays(t *testing.T, rate int) *replays {
 	t.Helper()
-	url := harness.Database(t)
+	return replaysOf(t, harness.Database(t), rate)
+}
+
+func replaysOf(t *testing.T, url string, rate int) *replays {
+	t.Helper()
 	p := &replays{t: t, url: url, db: harness.Connect(t, url), conn: session(t, url), r: relay.NewReplayer("s", 1, rate)}
-	exec(t, p.db, `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, epoch, system_identifier, timeline)
-		VALUES ('s', 'FFFFFFFF/0', 'FFFFFFFF/0', 'tomorrow', 1, 'system', 1)`)
+	exec(t, p.db, `INSERT INTO outbox.checkpoint (slot_name, lsn, confirmed_lsn, recorded_through, recorded_xid, epoch, system_identifier, timeline)
+		VALUES ('s', 'FFFFFFFF/0', 'FFFFFFFF/0', 'tomorrow', '9223372036854775807', 1, 'system', 1)`)
 	return p
 }
 
@@ -159,6 +163,33 @@ func TestReplayWaitsForTheCheckpoint(t *testing.T) {
 	exec(t, p.db, "UPDATE outbox.checkpoint SET index = 0")
 	p.finish()
 	require.Equal(t, "done 1 1", p.state("backfill AND until = (SELECT recorded_through FROM outbox.checkpoint)"))
+}
+
+// What is committed after the request and lies in its range may be under way: it waits until the log tells, and goes on
+// from there.
+func TestReplayWaitsForTheStream(t *testing.T) {
+	t.Parallel()
+	_, url, _ := ownServer(t, nil) // other transactions of the server count
+	p := replaysOf(t, url, 100)
+	exec(t, p.db, "UPDATE outbox.checkpoint SET recorded_xid = '3'")
+	id := subscribe(t, p.db, "http://a")
+	exec(t, p.db, "SELECT outbox.publish('a', '{}')")
+	tx, err := p.db.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = tx.Exec(t.Context(), "SELECT outbox.publish('a', '{}')")
+	require.NoError(t, err)
+	p.request(id)
+	require.NoError(t, tx.Commit(t.Context()))
+	exec(t, p.db, "SELECT outbox.publish('a', '{}')") // later than what is asked for
+
+	require.Less(t, p.step(), time.Minute)
+	require.Equal(t, "running 1 1", p.state("true"), "the first one was committed before")
+	require.Greater(t, p.step(), 100*time.Millisecond, "it does not spin")
+	require.Equal(t, "running 1 1", p.state("true"))
+	exec(t, p.db, "UPDATE outbox.checkpoint SET recorded_xid = pg_snapshot_xmin(pg_current_snapshot())")
+	p.finish()
+	require.Equal(t, "done 2 2", p.state("true"))
 }
 
 // A relay whose epoch is over queues nothing.

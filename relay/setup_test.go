@@ -2,10 +2,14 @@ package relay_test
 
 import (
 	"context"
+	"errors"
+	"net/url"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
@@ -18,6 +22,19 @@ import (
 func check(t *testing.T, o relay.Options) error {
 	t.Helper()
 	return relay.New(o, nil, deaf{}, zerolog.Nop()).Check(t.Context())
+}
+
+// inspect lists what doctor finds wrong with the slot.
+func inspect(t *testing.T, o relay.Options) error {
+	t.Helper()
+	var all []error
+	for _, p := range relay.Inspect(t.Context(), o.URL, o.Slot) {
+		require.NotEmpty(t, p.Code)
+		require.NotEmpty(t, p.What)
+		require.NotEmpty(t, p.Remedy)
+		all = append(all, p)
+	}
+	return errors.Join(all...)
 }
 
 // hasSlot reports whether the server has the slot, of whichever database.
@@ -90,11 +107,70 @@ func TestCheckRefusesTheSlotOfTheOriginal(t *testing.T) {
 	exec(t, db, "SELECT pg_drop_replication_slot($1)", o.Slot)
 	_, err = relay.Setup(t.Context(), original.URL, original.Slot)
 	require.NoError(t, err)
-	for _, err := range []error{check(t, o), second(relay.Setup(t.Context(), o.URL, o.Slot))} {
+	for _, err := range []error{inspect(t, o), second(relay.Setup(t.Context(), o.URL, o.Slot))} {
 		require.ErrorIs(t, err, relay.ErrSetup)
 		require.ErrorContains(t, err, "belongs to database")
 	}
+	require.ErrorContains(t, inspect(t, o), "if this database is meant to send as well, delete the slot's row")
+	require.NotContains(t, inspect(t, o).Error(), "pg_drop_replication_slot", "it is the original's")
+	require.NoError(t, check(t, o), "the queue can be served")
 	require.NoError(t, check(t, original))
+}
+
+// Somebody else took the name after the slot was dropped. Another name alone would not help, since the checkpoint bears this
+// one: the remedies work as they are printed.
+func TestRemediesOfATakenName(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{"drop it": "run (SELECT pg_drop_replication_slot[^:]*):", "another name": `\((DELETE FROM outbox.checkpoint [^)]*)\)`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(harness.Database(t))
+			db := harness.Connect(t, o.URL)
+			_, err := relay.Setup(t.Context(), o.URL, o.Slot)
+			require.NoError(t, err)
+			exec(t, db, "SELECT pg_drop_replication_slot($1)", o.Slot)
+			exec(t, db, "SELECT pg_create_physical_replication_slot($1)", o.Slot)
+			err = inspect(t, o)
+			require.ErrorContains(t, err, "is a physical slot")
+			found := regexp.MustCompile(begin).FindStringSubmatch(err.Error())
+			require.NotNil(t, found, err)
+			exec(t, db, found[1])
+			if name == "drop it" {
+				require.ErrorContains(t, inspect(t, o), "is gone although its checkpoint exists", "what on_lost_slot is about")
+				return
+			}
+			t.Cleanup(func() { drop(t, db, o.Slot) })
+			o.Slot += "_2"
+			_, err = relay.Setup(t.Context(), o.URL, o.Slot)
+			require.NoError(t, err)
+			require.NoError(t, inspect(t, o))
+		})
+	}
+}
+
+// Nothing is said of a server that could not be asked, and a schema that may not be used is no missing one.
+func TestInspectWithoutUsage(t *testing.T) {
+	t.Parallel()
+	o := options(harness.Database(t))
+	db := harness.Connect(t, o.URL)
+	_, err := relay.Setup(t.Context(), o.URL, o.Slot)
+	require.NoError(t, err)
+	role := "stranger_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	exec(t, db, "CREATE ROLE "+role+" LOGIN")
+	t.Cleanup(func() {
+		_, err := db.Exec(context.Background(), "DROP ROLE "+role)
+		require.NoError(t, err)
+	})
+	at, err := url.Parse(o.URL)
+	require.NoError(t, err)
+	at.User = url.User(role)
+	o.URL = at.String()
+	problems := relay.Inspect(t.Context(), o.URL, o.Slot)
+	codes := make([]relay.Code, len(problems))
+	for i, p := range problems {
+		codes[i] = p.Code
+	}
+	require.Equal(t, []relay.Code{relay.CodeReplication, relay.CodePrivileges}, codes)
 }
 
 func second(_ []string, err error) error { return err }
@@ -102,7 +178,8 @@ func second(_ []string, err error) error { return err }
 // remedy is the statement that an error says to run.
 var remedy = regexp.MustCompile(`run ((?:ALTER|CREATE) PUBLICATION [^;]*?)(?: \(if[^;]*)?;`)
 
-// Whatever keeps rows from the stream is refused by init and by run, and the remedy works as it is printed.
+// Whatever keeps rows from the stream is refused by init and found by doctor, and the remedy works as it is printed. What
+// was altered and is as before is known all the same, until somebody says that nothing is missing.
 func TestAlteredPublicationsAreRefused(t *testing.T) {
 	t.Parallel()
 	harms := map[string]string{
@@ -128,29 +205,36 @@ func TestAlteredPublicationsAreRefused(t *testing.T) {
 			require.NoError(t, check(t, o))
 			db := harness.Connect(t, o.URL)
 			exec(t, db, harm)
-			for _, err := range []error{check(t, o), second(relay.Setup(t.Context(), o.URL, o.Slot))} {
+			for _, err := range []error{inspect(t, o), second(relay.Setup(t.Context(), o.URL, o.Slot))} {
 				require.ErrorIs(t, err, relay.ErrSetup)
 				require.ErrorContains(t, err, says)
 				require.ErrorContains(t, err, "outbox.events undelivered")
 			}
-			match := remedy.FindStringSubmatch(check(t, o).Error())
+			require.NoError(t, check(t, o), "the queue can be served")
+			match := remedy.FindStringSubmatch(inspect(t, o).Error())
 			require.NotNil(t, match)
 			exec(t, db, match[1])
-			require.NoError(t, check(t, o))
+			problems := relay.Inspect(t.Context(), o.URL, o.Slot)
+			require.Len(t, problems, 1)
+			require.Equal(t, relay.CodeCatalogChanged, problems[0].Code)
+			exec(t, db, "UPDATE outbox.checkpoint SET catalog = ''")
+			require.NoError(t, inspect(t, o))
 		})
 	}
 }
 
-// A publication that is gone is refused by run; init makes it, and says so.
-func TestMissingPublicationIsRefused(t *testing.T) {
+// A publication that is gone is found; init makes it, and says so.
+func TestMissingPublicationIsFound(t *testing.T) {
 	t.Parallel()
 	o := options(harness.Database(t))
 	_, err := relay.Setup(t.Context(), o.URL, o.Slot)
 	require.NoError(t, err)
 	exec(t, harness.Connect(t, o.URL), "DROP PUBLICATION walhook_config")
-	err = check(t, o)
-	require.ErrorIs(t, err, relay.ErrSetup)
-	require.Regexp(t, remedy, err.Error())
+	require.NoError(t, check(t, o), "the queue can be served")
+	problems := relay.Inspect(t.Context(), o.URL, o.Slot)
+	require.Len(t, problems, 1)
+	require.Equal(t, relay.CodePublicationMissing, problems[0].Code)
+	require.Regexp(t, remedy, problems[0].Error())
 	done, err := relay.Setup(t.Context(), o.URL, o.Slot)
 	require.NoError(t, err)
 	require.Equal(t, []string{"created publication walhook_config for outbox.subscriptions"}, done)
@@ -158,14 +242,16 @@ func TestMissingPublicationIsRefused(t *testing.T) {
 }
 
 // Postgres says nothing when a table leaves its publication. The relay looks by itself: it halts, goes on with
-// its queue, and goes on with the stream when the publication is mended.
+// its queue, and goes on with the stream when the publication is mended and somebody says that nothing is missing.
 func TestRunningRelayNoticesAnAlteredPublication(t *testing.T) {
 	t.Parallel()
 	url := harness.Database(t)
 	db := harness.Connect(t, url)
 	c := harness.NewCollector(t)
 	subscribe(t, db, c.URL())
-	r := start(t, options(url))
+	o := options(url)
+	o.HaltOnGap = true
+	r := start(t, o)
 	exec(t, db, "SELECT outbox.publish('before', '{}')")
 	c.Wait(1, soon)
 	settled(t, db)
@@ -177,8 +263,12 @@ func TestRunningRelayNoticesAnAlteredPublication(t *testing.T) {
 	exec(t, db, "SELECT outbox.redeliver(delivery_id) FROM outbox.attempts")
 	c.Wait(2, soon)
 	require.Equal(t, relay.Halted, r.Health().State)
+	require.Equal(t, relay.CodePublicationAltered, r.Health().Code)
 
 	exec(t, db, "ALTER PUBLICATION walhook_events ADD TABLE outbox.events")
+	harness.Eventually(t, soon, "it knows", func() bool { return r.Health().Code == relay.CodeCatalogChanged })
+	require.Equal(t, relay.Halted, r.Health().State)
+	exec(t, db, "UPDATE outbox.checkpoint SET catalog = ''")
 	harness.Eventually(t, soon, "the relay runs again", func() bool { return r.Health().State == relay.Running })
 	exec(t, db, "SELECT outbox.publish('after', '{}')")
 	c.Wait(3, soon)

@@ -52,6 +52,14 @@ const (
 	BatchSplitLost Mistake = "batch-split-lost"
 	// BatchForgotten tries the deliveries of a batch that failed again without those that they went with.
 	BatchForgotten Mistake = "batch-forgotten"
+	// EventSkipped forgets one event in 32, in memory.
+	EventSkipped Mistake = "event-skipped"
+	// RecoverFromLast looks, after a gap, for events with higher ids than were attempted.
+	RecoverFromLast Mistake = "recover-from-last"
+	// RecoverRepeats does not look, after a gap, for what was attempted already.
+	RecoverRepeats Mistake = "recover-repeats"
+	// MarkEarly takes for recorded what has committed, before the stream has come that far.
+	MarkEarly Mistake = "mark-early"
 	// OldSecretKept goes on signing with a subscription's previous secret after it has expired.
 	OldSecretKept Mistake = "old-secret-kept"
 )
@@ -61,6 +69,7 @@ var mistakes = []Mistake{
 	ConfirmEarly, ConfirmPlusOne, ZeroFlush, CheckpointMax, EpochIgnored, FilterErrorDrops, RetryNewID, SubtransactionDelivered,
 	ConfigLate, SpillForgotten, LeaseNotRenewed, ReplayNotSkipped, DeadLetterForgotten, FailureTakenForSuccess, BodyChanges,
 	SecretLogged, UnknownCommitDropped, OrderIgnored, FreshOvertakes, WakeForgotten, BatchSplitLost, BatchForgotten, OldSecretKept,
+	EventSkipped, RecoverFromLast, RecoverRepeats, MarkEarly,
 }
 
 // Mistakes lists every deliberate bug. The list is the caller's.

@@ -104,6 +104,15 @@ const (
 	// TakeoverReady is a relay that says it runs, before its goroutines do.
 	TakeoverReady Kill = "takeover.ready"
 
+	// RecoverDropped is a slot dropped that cannot go on, before the next one is made.
+	RecoverDropped Kill = "recover.dropped"
+	// RecoverSlot is the next slot made, which stands past the checkpoint.
+	RecoverSlot Kill = "recover.slot"
+	// RecoverQueued is what was missing from the stream queued, and not committed.
+	RecoverQueued Kill = "recover.queued"
+	// RecoverCommitted is that committed together with the new checkpoint, before the stream is opened from it.
+	RecoverCommitted Kill = "recover.committed"
+
 	// StopDrained is a stopping relay whose attempts have ended and whose last batch is not recorded.
 	StopDrained Kill = "stop.drained"
 	// StopRecorded is a stopping relay whose last batch is recorded and not confirmed.
@@ -136,7 +145,7 @@ var points = []Kill{
 	RecordBeforeCommit, RecordCommitSent, RecordAfterCommit, RecordSpilled, RecordRecorded,
 	QueueBeforeClaim, QueueClaimed, QueueOffered, ClaimerConfigLoaded, ClaimerInvalidNoted, QueueWoken,
 	RetireWritten, RetireNoted, AgreementNoted, ReplayQueued, ReplayMoved,
-	TakeoverSlot, TakeoverEpoch, TakeoverReady, StopDrained, StopRecorded,
+	TakeoverSlot, TakeoverEpoch, TakeoverReady, RecoverDropped, RecoverSlot, RecoverQueued, RecoverCommitted, StopDrained, StopRecorded,
 	MigrateSchema, MigrateStep, MigrateApplied, SetupPublication, SetupClaimed, SetupDropped, SetupSlot, SetupCheckpoint,
 }
 
