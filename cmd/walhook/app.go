@@ -21,6 +21,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2 // wrong usage, configuration or set-up
+	exitFound  = 3 // doctor found an error
 )
 
 // errUsage marks errors whose remedy lies with the caller.
@@ -32,7 +33,8 @@ type app struct {
 	stdout, stderr io.Writer
 	environ        []string
 	configPath     string
-	knownVariables []string // of flags that stand for no configuration key
+	knownVariables []string                // of flags that stand for no configuration key
+	hangups        func() <-chan os.Signal // begins to listen for SIGHUP; nil: nobody does
 }
 
 // execute runs the command line and returns the exit code.
@@ -49,6 +51,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	}
 	if errors.Is(err, errUsage) || errors.Is(err, relay.ErrSetup) || refused(err) {
 		return exitUsage
+	}
+	if errors.Is(err, errFindings) {
+		return exitFound
 	}
 	return exitFailed
 }
@@ -109,15 +114,20 @@ func (a *app) load(fs *pflag.FlagSet) (config.Config, error) {
 
 // logger writes to stderr, readably on a terminal and as JSON otherwise.
 func (a *app) logger(cfg config.Config) zerolog.Logger {
+	out, level := a.logOutput(cfg)
+	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+}
+
+// logOutput is where and from which level on messages are written.
+func (a *app) logOutput(cfg config.Config) (io.Writer, zerolog.Level) {
 	level, err := zerolog.ParseLevel(cfg.LogLevel)
 	if err != nil {
 		level = zerolog.InfoLevel // Validate has refused it already
 	}
-	out := a.stderr
 	if cfg.LogFormat == "console" || cfg.LogFormat == "auto" && isTerminal(a.stderr) {
-		out = zerolog.ConsoleWriter{Out: a.stderr, TimeFormat: "15:04:05.000", NoColor: !isTerminal(a.stderr)}
+		return zerolog.ConsoleWriter{Out: a.stderr, TimeFormat: "15:04:05.000", NoColor: !isTerminal(a.stderr)}, level
 	}
-	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+	return a.stderr, level
 }
 
 func isTerminal(w io.Writer) bool {

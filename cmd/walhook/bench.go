@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -17,6 +18,7 @@ type benchOptions struct {
 	events, latencyEvents, deadEvents int
 	rate, connections                 int
 	rounds, latencyRounds             int
+	idle, flooded                     time.Duration
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -25,7 +27,7 @@ func (a *app) benchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure the relay on this machine, beside the raw limits measured in the same run",
-		Long: "Measure throughput, latency, cost in Postgres and memory. A throw-away Postgres, a receiver and the relay run as\n" +
+		Long: "Measure throughput, latency, cost in Postgres and memory, idle and flooded as well. A throw-away Postgres, a receiver and the relay run as\n" +
 			"processes of their own on loopback. Throughput and latency alternate with what limits them: a plain HTTP client\n" +
 			"that posts the same bodies, and a bare loop from the replication stream to a POST. Figures are medians over the\n" +
 			"rounds; each round is told on standard error. Reads CPU times from /proc, so it needs Linux.",
@@ -54,6 +56,8 @@ func (a *app) benchCommand() *cobra.Command {
 	f.IntVar(&o.connections, "connections", 64, "connections to the receiver, of the plain client and of the relay")
 	f.IntVar(&o.rounds, "rounds", 3, "throughput rounds")
 	f.IntVar(&o.latencyRounds, "latency-rounds", 5, "latency rounds, which share the events")
+	f.DurationVar(&o.idle, "idle", time.Minute, "how long nothing happens while the cost of an idle relay is measured, and as long without one; 0s leaves this part out")
+	f.DurationVar(&o.flooded, "flood", 5*time.Second, "how long a round of unrelated writes lasts, beside the relay and beside the bare loop; 0s leaves this part out")
 	return c
 }
 
@@ -74,6 +78,14 @@ func (o benchOptions) validate() error {
 	} {
 		if v.value < v.min || v.value > v.max {
 			problems = append(problems, fmt.Errorf("--%s %d: give a number from %d to %d", v.flag, v.value, v.min, v.max))
+		}
+	}
+	for _, v := range []struct {
+		flag  string
+		value time.Duration
+	}{{"idle", o.idle}, {"flood", o.flooded}} {
+		if v.value < 0 || v.value > time.Hour {
+			problems = append(problems, fmt.Errorf("--%s %s: give a duration from 0s to 1h", v.flag, v.value))
 		}
 	}
 	if runtime.GOOS != "linux" {
@@ -119,7 +131,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) (*benchResult, error) {
 	if err := b.describe(ctx); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context) error{b.throughput, b.batched, b.latency, b.dead} {
+	for _, part := range []func(context.Context) error{b.throughput, b.batched, b.latency, b.rest, b.unrelated, b.dead} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}

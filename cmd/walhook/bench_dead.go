@@ -32,13 +32,7 @@ func (b *bench) dead(ctx context.Context) error {
 		return err
 	}
 	defer relay.kill()
-	err = benchPoll(ctx, "the relay has its slot", func() (bool, error) {
-		if err := relay.failed(); err != nil {
-			return false, err
-		}
-		return benchAsk[bool](ctx, b.db, "SELECT active FROM pg_replication_slots WHERE slot_name = $1", b.db.slot)
-	})
-	if err != nil {
+	if err := b.slotInUse(ctx, relay); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -91,7 +85,7 @@ func (b *bench) watchLag(ctx context.Context, alive func() error) (most int64, e
 			published, done = nil, true
 		case <-ticker.C:
 		}
-		lag, err := b.db.lag(ctx)
+		lag, err := b.slotLag(ctx, b.db.slot)
 		if err == nil {
 			err = alive()
 		}
@@ -112,7 +106,7 @@ func (b *bench) watchLag(ctx context.Context, alive func() error) (most int64, e
 		return 0, err
 	}
 	err = benchPoll(ctx, "the slot has caught up", func() (bool, error) {
-		lag, err := b.db.lag(ctx)
+		lag, err := b.slotLag(ctx, b.db.slot)
 		if err != nil {
 			return false, err
 		}
@@ -120,11 +114,6 @@ func (b *bench) watchLag(ctx context.Context, alive func() error) (most int64, e
 		return benchAsk[bool](ctx, b.db, "SELECT confirmed_flush_lsn > $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1", b.db.slot, marked)
 	})
 	return most, err
-}
-
-// lag is how much WAL the relay's slot has not confirmed, in bytes.
-func (d *benchDatabase) lag(ctx context.Context) (int64, error) {
-	return benchAsk[int64](ctx, d, "SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $1", d.slot)
 }
 
 // mark publishes a last event, which no subscription wants, and returns a position before its commit and

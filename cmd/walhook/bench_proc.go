@@ -94,20 +94,26 @@ func childrenCPU(pid int) (total time.Duration, err error) {
 	return total, nil
 }
 
-// peakMemory is the most memory that a process has held, in MB of 10^6 bytes: VmHWM of proc_pid_status(5).
-func peakMemory(pid int) (float64, error) {
+// peakMemory is the most memory that a process has held, in MB of 10^6 bytes.
+func peakMemory(pid int) (float64, error) { return procMemory(pid, "VmHWM") }
+
+// presentMemory is what it holds now.
+func presentMemory(pid int) (float64, error) { return procMemory(pid, "VmRSS") }
+
+// procMemory reads a line of /proc/PID/status; see proc_pid_status(5).
+func procMemory(pid int, name string) (float64, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return 0, fmt.Errorf("read peak memory: %w", err)
+		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
 			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("read peak memory: %w", err)
+				return 0, fmt.Errorf("read memory: %w", err)
 			}
 			return float64(kb) * 1024 / 1e6, nil
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmHWM", pid)
+	return 0, fmt.Errorf("process %d has no %s", pid, name)
 }

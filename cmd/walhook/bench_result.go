@@ -30,6 +30,8 @@ type benchResult struct {
 	HeldLagMax              *int64      `json:"held_lag_max_bytes"`
 	HeldSeconds             *float64    `json:"held_seconds"`
 	HeldPeakRSS             *float64    `json:"held_peak_rss_mb"`
+	Idle                    *benchIdle  `json:"idle"`
+	Flood                   *benchFlood `json:"flood"`
 	StartupMS               float64     `json:"startup_ms"` // from executing the relay to the first delivery of the backlog
 	PgCPUDecode             float64     `json:"pg_cpu_decode_us_per_row"`
 	RawCPU                  float64     `json:"raw_cpu_us_per_post"`       // of client and receiver
@@ -62,6 +64,30 @@ type benchResult struct {
 	CPUs                    int         `json:"cpus"`
 	MeasuredAt              string      `json:"measured_at"`
 	PgCPUMethod             string      `json:"pg_cpu_method"`
+}
+
+// benchIdle is what a relay costs that has nothing to do, for an hour, measured over a shorter time. What the database
+// does without a relay is taken off.
+type benchIdle struct {
+	Seconds  float64 `json:"seconds"`
+	RelayCPU float64 `json:"relay_cpu_s_per_hour"`
+	PgCPU    float64 `json:"pg_cpu_s_per_hour"`
+	WAL      float64 `json:"wal_bytes_per_hour"`
+	WALAlone float64 `json:"wal_bytes_per_hour_without"`
+	RSS      float64 `json:"rss_mb"` // of 10^6 bytes
+}
+
+// benchFlood is how far the slot of an idle outbox falls behind while unrelated rows are written; floor is a bare loop that
+// confirms whatever it is sent. Medians over the rounds.
+type benchFlood struct {
+	Seconds      float64 `json:"seconds"` // of a round
+	WAL          float64 `json:"wal_mb_per_s"`
+	LagMax       float64 `json:"lag_max_bytes"`
+	Lag          float64 `json:"lag_bytes"`
+	CatchUp      float64 `json:"catch_up_ms"` // from the last write until it is confirmed
+	FloorLagMax  float64 `json:"floor_lag_max_bytes"`
+	FloorLag     float64 `json:"floor_lag_bytes"`
+	FloorCatchUp float64 `json:"floor_catch_up_ms"`
 }
 
 // describe fills in what was measured, and on what.
@@ -115,6 +141,13 @@ func (r *benchResult) text() string {
 	line("Postgres, a delivery", "%.1f µs of CPU beyond decoding (%.1f µs), %.0f bytes of WAL", r.PgCPU, r.PgCPUDecode, r.WAL)
 	line("relay, a delivery", "%.1f µs of CPU", r.RelayCPU)
 	line("relay, peak memory", "%.0f MB", r.PeakRSS)
+	if i := r.Idle; i != nil {
+		line("idle, an hour", "relay %.1f s of CPU and %.0f MB, Postgres %.1f s, %.0f kB of WAL (%.0f kB without a relay)", i.RelayCPU, i.RSS, i.PgCPU, i.WAL/1e3, i.WALAlone/1e3)
+	}
+	if f := r.Flood; f != nil {
+		line("unrelated writes", "at %.0f MB/s of WAL the slot lags by %.2f MB (at most %.2f; a bare loop %.2f, %.2f) and has caught up %.0f ms later (%.0f)",
+			f.WAL, f.Lag/1e6, f.LagMax/1e6, f.FloorLag/1e6, f.FloorLagMax/1e6, f.CatchUp, f.FloorCatchUp)
+	}
 	if r.HeldLagMax != nil {
 		line("all receivers dead", "the slot lagged by %.1f MB at most while %d events arrived in %.1f s; peak memory %.0f MB", float64(*r.HeldLagMax)/1e6, r.DeadEvents, *r.HeldSeconds, *r.HeldPeakRSS)
 	}

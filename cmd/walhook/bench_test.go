@@ -20,7 +20,8 @@ import (
 // time is many of the kernel's clock ticks (10 ms).
 func TestBenchMeasuresEverything(t *testing.T) {
 	p := harness.StartProcess(t, harness.BuildWalhook(t), nil, "bench", "--json", "--events", "5000", "--rounds", "1",
-		"--latency-events", "20", "--latency-rounds", "2", "--dead-events", "105")
+		"--latency-events", "20", "--latency-rounds", "2", "--dead-events", "105",
+		"--idle", "1s", "--flood", "1s")
 	require.Zero(t, p.Wait(2*time.Minute))
 	var got map[string]any
 	require.NoError(t, json.Unmarshal([]byte(p.Stdout()), &got))
@@ -29,6 +30,10 @@ func TestBenchMeasuresEverything(t *testing.T) {
 		require.Positive(t, got[name], name)
 	}
 	require.Contains(t, got, "pg_cpu_us_per_delivery", "so few events cost less than a clock tick")
+	for _, name := range []string{"wal_mb_per_s", "lag_max_bytes", "catch_up_ms", "floor_lag_max_bytes", "floor_catch_up_ms"} {
+		require.Positive(t, got["flood"].(map[string]any)[name], name)
+	}
+	require.Positive(t, got["idle"].(map[string]any)["rss_mb"])
 	require.NotEmpty(t, got["postgres_version"])
 	require.Contains(t, p.Stderr(), "bench: round 1: raw ", "each round's figures")
 }

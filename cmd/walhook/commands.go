@@ -7,7 +7,9 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.initCommand(),
 		a.runCommand(),
+		a.doctorCommand(),
 		a.statusCommand(),
+		a.auditCommand(),
 		a.subscriptionsCommand(),
 		a.triggerCommand(),
 		a.replayCommand(),

@@ -16,7 +16,6 @@ import (
 	"github.com/walhook/walhook/cmd/localpg"
 	"github.com/walhook/walhook/config"
 	"github.com/walhook/walhook/relay/delivery"
-	"github.com/walhook/walhook/relay/ops"
 )
 
 // demoRate is how many events a second the sample application publishes when nobody says otherwise.
@@ -178,7 +177,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if d.service, err = d.newService(ctx); err != nil {
 		return errors.Join(err, d.clinic.close())
 	}
-	d.say.line("health and metrics: curl http://%s/readyz, /healthz, /metrics", d.service.listener.Addr())
+	d.say.line("health and metrics: curl http://%s/readyz, /healthz, /metrics", d.service.front.listener.Addr())
 	d.say.line("look around: SELECT * FROM outbox.replication_lag, outbox.subscription_stats, outbox.calls, outbox.queue;")
 	return nil
 }
@@ -323,7 +322,7 @@ func (d *demo) report(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		lag, err := ops.ReadLag(ctx, d.service.pool, d.cfg.Slot)
+		lag, err := d.service.lag(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return

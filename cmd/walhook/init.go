@@ -12,14 +12,14 @@ import (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	var asJSON, printSQL bool
+	var asJSON, printSQL, roles bool
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make schema, publications and replication slot; may be repeated",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if printSQL {
-				_, err := fmt.Fprint(a.stdout, whsql.Text())
+				_, err := fmt.Fprint(a.stdout, choose(roles, whsql.RolesText(), whsql.Text()))
 				return err
 			}
 			cfg, err := a.load(c.Flags())
@@ -27,6 +27,9 @@ func (a *app) initCommand() *cobra.Command {
 				return err
 			}
 			done, err := setUp(c.Context(), cfg)
+			if roles && err == nil {
+				done, err = grantRoles(c.Context(), cfg.DatabaseURL.Reveal(), done)
+			}
 			if asJSON && err == nil {
 				return a.printJSON(map[string]any{"done": done, "slot": cfg.Slot})
 			}
@@ -43,7 +46,8 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	configFlags(c, "database_url", "slot")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c.Flags().BoolVar(&printSQL, "print-sql", false, "print the schema as plain SQL and do nothing")
+	c.Flags().BoolVar(&printSQL, "print-sql", false, "print the schema as plain SQL and do nothing; with --roles that of the roles")
+	c.Flags().BoolVar(&roles, "roles", false, "make the group roles walhook_relay, walhook_app, walhook_config and walhook_reader with the least rights that each takes")
 	return c
 }
 

@@ -20,7 +20,7 @@ const resolveTimeout = 5 * time.Second
 // senderOptions is how requests are made: where they may go comes from the configuration alone, and what the
 // relay itself and its database listen on is never among it.
 func senderOptions(ctx context.Context, cfg config.Config, listen net.Addr, database *pgconn.Config, log zerolog.Logger) (webhook.Options, error) {
-	o := webhook.Options{UserAgent: "walhook/" + version, Log: log.With().Str("component", "webhook").Logger()}
+	o := webhook.Options{UserAgent: "walhook/" + version, Log: log}
 	if err := configured(&o, cfg); err != nil {
 		return o, fmt.Errorf("%w: %w", errUsage, err)
 	}

@@ -6,18 +6,18 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walhook/walhook/config"
-	"github.com/walhook/walhook/relay"
 	"github.com/walhook/walhook/relay/ops"
-	"github.com/walhook/walhook/relay/webhook"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -25,138 +25,186 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the relay, with health and metrics on --listen",
 		Long: "Run the relay until SIGINT or SIGTERM; then requests in flight may end within the grace period, everything is\n" +
-			"recorded and confirmed, and the exit code is 0. Several may run with the same slot: one works, the others stand by.",
+			"recorded and confirmed, and the exit code is 0. Several may run with the same slot: one works, the others stand by.\n" +
+			"SIGHUP loads file, environment and flags again; settings that cannot be used change nothing, and the log says why.",
 		Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := a.load(c.Flags())
-			if err != nil {
-				return err
-			}
-			tuneMemory()
-			stop, err := profileCPU()
-			if err != nil {
-				return err
-			}
-			defer stop()
-			s, err := newService(c.Context(), cfg, a.logger(cfg))
-			if err != nil {
-				return err
-			}
-			return s.run(c.Context())
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), c.Flags()) },
 	}
 	configFlags(c)
 	return c
 }
 
-// service is a relay with what surrounds it: health, metrics and the upkeep of partitions.
+// run is the process: what lives as long as it is made here.
+func (a *app) run(ctx context.Context, flags *pflag.FlagSet) error {
+	s := &service{load: func() (config.Config, error) { return a.load(flags) }}
+	if a.hangups != nil {
+		s.reloads = a.hangups()
+	}
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	tuneMemory()
+	stop, err := profileCPU()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	logs := &logSwitch{app: a}
+	logs.apply(cfg)
+	s.log, s.relog = logs.logger(), logs.apply
+	s.notify = newNotifier(s.log)
+	tracing := startTracing(ctx, a.environ, s.log)
+	defer tracing.stop()
+	s.tracer = tracing.tracer
+	if err := s.open(ctx, cfg); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// service is what stays through reloads: the HTTP server, unless its address changes, the metrics, and around them what
+// the process was given.
 type service struct {
-	cfg      config.Config
-	log      zerolog.Logger
-	listener net.Listener
-	pool     *pgxpool.Pool // for metrics
-	sender   *webhook.Sender
-	relay    *relay.Relay
-	metrics  *ops.Metrics
+	log     zerolog.Logger
+	metrics *ops.Metrics
+	front   *front
+	engine  atomic.Pointer[engine]
+	serve   func(*front) // from run on
+
+	// What follows is walhook run's own; without it there are no reloads, no systemd and no traces.
+
+	reloads <-chan os.Signal
+	load    func() (config.Config, error)
+	relog   func(config.Config)
+	notify  *notifier
+	tracer  trace.Tracer
 }
 
-// newService checks what must be there and binds the address, so that whatever is wrong is said at once.
+// newService makes a service that nobody can reload.
 func newService(ctx context.Context, cfg config.Config, log zerolog.Logger) (*service, error) {
-	s := &service{cfg: cfg, log: log}
-	url := cfg.DatabaseURL.Reveal()
-	poolConfig, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("%w: database_url: %w", errUsage, err)
-	}
-	poolConfig.MaxConns = 2
-	if s.pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
-		return nil, fmt.Errorf("connect to Postgres: %w", err)
-	}
-	// The address is bound before the sender is made: requests must not go there, whatever port it has got.
-	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
-		s.close()
-		return nil, fmt.Errorf("listen for health and metrics: %w", err)
-	}
-	options, err := senderOptions(ctx, cfg, s.listener.Addr(), &poolConfig.ConnConfig.Config, log)
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	s.sender = webhook.New(options)
-	secrets, err := openSecrets(cfg)
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	s.metrics = ops.NewMetrics(s.lanes, func(ctx context.Context) (ops.Lag, error) { return ops.ReadLag(ctx, s.pool, cfg.Slot) })
-	s.relay = relay.New(relay.Options{
-		URL: url, Slot: cfg.Slot, Version: version,
-		ConnectTimeout: cfg.Replication.ConnectTimeout, StatusInterval: cfg.Replication.StatusInterval,
-		RecordInterval: cfg.Record.Interval, MaxUnrecorded: cfg.Memory.MaxUnrecorded,
-		MaxUnrecordedBytes: int(cfg.Memory.MaxUnrecordedBytes), SpillAfter: cfg.Delivery.SpillAfter,
-		MaxSenders: cfg.Delivery.MaxSenders, GracePeriod: cfg.Delivery.GracePeriod,
-		LeaseMargin: cfg.Queue.LeaseMargin, PollQueue: cfg.Queue.PollInterval,
-		Secrets: secrets, ReplayRate: cfg.Replay.Rate,
-	}, s.sender, s.metrics, log.With().Str("component", "relay").Logger())
-	if err := s.relay.Check(ctx); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
+	s := &service{log: log}
+	return s, s.open(ctx, cfg)
 }
 
-// close releases what there is already. A server that has served has closed the listener before.
-func (s *service) close() {
-	s.pool.Close()
-	if s.listener != nil {
-		_ = s.listener.Close()
+// open binds the address and looks at what can be looked at without a database, so that whatever is wrong there is said
+// at once. The address comes first: requests must not go there, whatever port it has got.
+func (s *service) open(ctx context.Context, cfg config.Config) error {
+	s.metrics = ops.NewMetrics(s.lanes, s.lag, ops.NewAlertsCollector(s.alerts),
+		ops.NewForecastCollector(s.forecast), ops.NewStateCollector(s.state, relayStates()...))
+	var err error
+	if s.front, err = s.newFront(ctx, cfg.Listen); err != nil {
+		return err
 	}
-	if s.sender != nil {
-		s.sender.Close()
+	e, err := s.newEngine(ctx, cfg, s.front.listener.Addr())
+	if err != nil {
+		_ = s.front.listener.Close()
+		return err
 	}
+	s.engine.Store(e)
+	return nil
 }
 
-// run works until ctx ends. The HTTP server is the last to stop, so that the stop can be watched.
+// run works until ctx ends. The HTTP server is the first to start and the last to stop, so that both can be watched.
 func (s *service) run(ctx context.Context) error {
-	defer s.close()
-	server := &http.Server{Handler: ops.Handler(s.ready, s.metrics), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	var g errgroup.Group
+	s.serve = func(f *front) {
+		g.Go(func() error {
+			if err := f.server.Serve(f.listener); !errors.Is(err, http.ErrServerClosed) {
+				stop()
+				return fmt.Errorf("serve health and metrics: %w", err)
+			}
+			return nil
+		})
+	}
+	s.serve(s.front)
+	notifying, endNotifying := context.WithCancel(context.WithoutCancel(ctx))
+	defer endNotifying()
+	g.Go(func() error { s.notify.run(notifying, work, s.watch); return nil })
 	g.Go(func() error {
-		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			stop()
-			return fmt.Errorf("serve health and metrics: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		ops.KeepRegularly(work, s.connect, ops.Retention{Events: s.cfg.Retention.Events, Attempts: s.cfg.Retention.Attempts,
-			DeadLetters: s.cfg.Retention.DeadLetters, Ahead: s.cfg.Retention.PartitionsAhead},
-			time.Hour, s.log.With().Str("component", "upkeep").Logger())
-		return nil
-	})
-	g.Go(func() error {
-		defer func() { _ = server.Close() }()
+		defer func() { s.front.close() }() // a reload may have made another one
+		defer endNotifying()
 		defer stop()
-		return s.relay.Run(work)
+		return s.supervise(work)
 	})
-	s.log.Info().Stringer("listen", s.listener.Addr()).Str("slot", s.cfg.Slot).Str("version", version).Msg("walhook runs")
 	err := g.Wait()
 	s.log.Info().Err(err).Msg("walhook has stopped")
 	return err
 }
 
-func (s *service) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, s.cfg.DatabaseURL.Reveal())
+// supervise runs one engine after the other until ctx ends.
+func (s *service) supervise(ctx context.Context) error {
+	e := s.engine.Load()
+	if err := e.prepare(ctx); err != nil && ctx.Err() == nil {
+		if lasting(err) {
+			e.close()
+			return err
+		}
+		e.waits(err)
+	}
+	s.log.Info().Stringer("listen", s.front.listener.Addr()).Str("slot", e.cfg.Load().Slot).Str("version", version).Msg("walhook runs")
+	for {
+		next, err := s.runEngine(ctx)
+		if next == nil {
+			return err
+		}
+		s.change(next)
+	}
 }
 
-func (s *service) ready() ops.Ready {
-	h := s.relay.Health()
-	return ops.Ready{Ready: h.Ready(), State: string(h.State), Error: h.Error}
+// runEngine runs the present engine until it ends, or until a reload has brought another one: then it has stopped
+// gracefully, and what it could not record any more is delivered again.
+func (s *service) runEngine(ctx context.Context) (*reloaded, error) {
+	e := s.engine.Load()
+	defer e.close()
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- e.run(work) }()
+	for {
+		select {
+		case err := <-ended:
+			return nil, err
+		case <-s.reloads:
+		}
+		next := s.reload(ctx)
+		if next == nil {
+			continue
+		}
+		stop()
+		err := <-ended
+		if ctx.Err() != nil {
+			next.discard()
+			return nil, err
+		}
+		if err != nil {
+			s.log.Warn().Err(err).Msg("the relay with the old settings stopped with an error")
+		}
+		return next, nil
+	}
 }
 
-func (s *service) lanes() ops.Lanes {
-	c := s.relay.Lanes()
-	return ops.Lanes{InFlight: c.InFlight, Active: c.Active, Inactive: c.Inactive, Invalid: c.Invalid, Circuits: c.Circuits}
+// front is the address of health and metrics, and who answers there.
+type front struct {
+	listener net.Listener
+	server   *http.Server
 }
+
+// newFront binds an address. Nobody answers yet.
+func (s *service) newFront(ctx context.Context, address string) (*front, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for health and metrics: %w: set listen to another address, or stop what uses this one", err)
+	}
+	return &front{listener, &http.Server{Handler: ops.Handler(s.ready, s.metrics), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
+}
+
+func (f *front) close() { _ = f.server.Close() }
+
+func (s *service) ready() ops.Ready { return s.engine.Load().ready() }
+
+func (s *service) lanes() ops.Lanes { return s.engine.Load().lanes() }
+
+func (s *service) lag(ctx context.Context) (ops.Lag, error) { return s.engine.Load().lag(ctx) }

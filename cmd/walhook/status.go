@@ -11,7 +11,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/walhook/walhook/config"
@@ -28,6 +30,7 @@ const clearScreen = "\x1b[H\x1b[2J"
 // status is what the command prints.
 type status struct {
 	Lag           ops.Lag          `json:"lag"`
+	Forecast      ops.Forecast     `json:"forecast"`
 	Subscriptions []ops.LaneStatus `json:"subscriptions"`
 }
 
@@ -42,8 +45,9 @@ func (a *app) statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show how far the relay is behind, its slot, queue and subscriptions",
-		Long: "Show lag, slot, queue and lanes, as outbox.replication_lag and outbox.subscription_stats have them: the relay need\n" +
-			"not run for it. With --json one object: lag, subscriptions; with --watch as well, one object a line.",
+		Long: "Show lag, slot, queue and lanes, as outbox.replication_lag and outbox.subscription_stats have them, where the slot is\n" +
+			"heading at the present rate, and what holds WAL back. The relay need not run for it; SELECT on the views does, and\n" +
+			"pg_monitor shows more. With --json one object: lag, forecast, subscriptions; with --watch as well, one object a line.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := a.load(c.Flags())
@@ -53,7 +57,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.status(c.Context(), cfg, o)
 		},
 	}
-	configFlags(c, "database_url", "slot")
+	configFlags(c, "database_url", "slot", "replication.wal_disk_size")
 	c.Flags().BoolVar(&o.watch, "watch", false, "show it again and again, until interrupted")
 	c.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "time between two looks with --watch")
 	c.Flags().IntVar(&o.limit, "limit", 100, "how many subscriptions, those with most waiting first")
@@ -73,20 +77,23 @@ func (a *app) status(ctx context.Context, cfg config.Config, o statusOptions) er
 		return err
 	}
 	defer pool.Close()
-	look := func() (status, error) { return readStatus(ctx, pool, cfg.Slot, o.limit) }
-	s, err := look()
+	r := statusReader{db: pool, slot: cfg.Slot, limit: o.limit, options: forecastOptions(ctx, cfg, &pool.Config().ConnConfig.Config)}
+	if !o.watch {
+		r.options.Wait = time.Second
+	}
+	s, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
 	if !o.watch {
 		return a.showStatus(s, o)
 	}
-	return a.watchStatus(ctx, s, look, o)
+	return a.watchStatus(ctx, s, r.read, o)
 }
 
 // watchStatus shows s, and then what look returns every interval, until ctx ends. A Postgres that stops
 // answering is what somebody watches for, so that it is shown and asked again.
-func (a *app) watchStatus(ctx context.Context, s status, look func() (status, error), o statusOptions) error {
+func (a *app) watchStatus(ctx context.Context, s status, look func(context.Context) (status, error), o statusOptions) error {
 	ticker := time.NewTicker(o.interval)
 	defer ticker.Stop()
 	var err error
@@ -104,7 +111,7 @@ func (a *app) watchStatus(ctx context.Context, s status, look func() (status, er
 		case <-ctx.Done():
 			return nil
 		}
-		if s, err = look(); ctx.Err() != nil {
+		if s, err = look(ctx); ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -125,25 +132,50 @@ func onePool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// readStatus looks once. That there is no schema or no such slot is relay.ErrSetup.
-func readStatus(ctx context.Context, db ops.DB, slot string, limit int) (status, error) {
+// forecastOptions is what the configuration and the address of the database tell of its disk.
+func forecastOptions(ctx context.Context, cfg config.Config, database *pgconn.Config) ops.ForecastOptions {
+	if size := cfg.Replication.WALDiskSize; size > 0 {
+		return ops.ForecastOptions{WALDiskSize: int64(size)} // no name need be looked up
+	}
+	_, local := databaseEndpoints(ctx, database, zerolog.Nop())
+	return ops.ForecastOptions{Local: local}
+}
+
+// statusReader looks at the database, and remembers where it saw the WAL: when no relay takes samples, the next
+// look's rates come from that.
+type statusReader struct {
+	db      ops.DB
+	slot    string
+	limit   int
+	options ops.ForecastOptions
+}
+
+// pastLooks is how many looks are remembered: those of 15 minutes, when there is one every 2 seconds.
+const pastLooks = 450
+
+// read looks once. That there is no schema or no such slot is relay.ErrSetup.
+func (r *statusReader) read(ctx context.Context) (s status, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, fmt.Errorf("no answer from Postgres within %s", statusTimeout))
 	defer cancel()
-	lag, err := ops.ReadLag(ctx, db, slot)
+	s.Lag, err = ops.ReadLag(ctx, r.db, r.slot)
 	if errors.Is(err, ops.ErrNoSlot) {
-		return status{}, fmt.Errorf("%w: slot %s: %w, or name the slot that is in use with --slot", relay.ErrSetup, slot, err)
+		return s, fmt.Errorf("%w: slot %s: %w, or name the slot that is in use with --slot", relay.ErrSetup, r.slot, err)
 	}
 	if err != nil {
-		return status{}, explainStatus(ctx, err)
+		return s, explainStatus(ctx, err)
 	}
-	lanes, err := ops.ReadLanes(ctx, db, limit)
-	if err != nil {
-		return status{}, explainStatus(ctx, err)
+	if s.Forecast, err = ops.ReadForecast(ctx, r.db, r.slot, r.options); err != nil {
+		return s, explainStatus(ctx, err)
 	}
-	if lanes == nil {
-		lanes = []ops.LaneStatus{} // an empty list in JSON, not null
+	r.options.Past = append(r.options.Past, s.Forecast.Sample)
+	r.options.Past = r.options.Past[max(0, len(r.options.Past)-pastLooks):]
+	if s.Subscriptions, err = ops.ReadLanes(ctx, r.db, r.limit); err != nil {
+		return s, explainStatus(ctx, err)
 	}
-	return status{Lag: lag, Subscriptions: lanes}, nil
+	if s.Subscriptions == nil {
+		s.Subscriptions = []ops.LaneStatus{} // an empty list in JSON, not null
+	}
+	return s, nil
 }
 
 func explainStatus(ctx context.Context, err error) error {
@@ -181,10 +213,15 @@ func (s *status) write(to *strings.Builder) {
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("slot", "%s, %s, WAL %s", l.SlotName, choose(l.Active, "read by a relay", "NOT READ by any relay"), l.WALStatus)
 	row("lag", "%s behind%s", byteText(l.LagBytes), oldest(l.LagSeconds > 0, "unrecorded event", l.LagSeconds))
-	row("retained", "%s of WAL%s", byteText(l.RetainedBytes), untilLost(l.SafeBytes))
+	if l.WALStatus == "lost" {
+		row("retained", "no WAL: the slot is gone or invalidated, walhook doctor says what mends it")
+	} else {
+		row("retained", "%s of WAL%s", byteText(l.RetainedBytes), untilLost(l.SafeBytes))
+	}
 	row("checkpoint", "%s, confirmed %s", l.CheckpointLSN, orDash(l.ConfirmedLSN))
 	row("queue", "%d waiting%s", l.QueueDepth, oldest(l.QueueDepth > 0, "event", l.OldestPendingSeconds))
 	row("dead letters", "%d", l.DeadLetters)
+	writeForecast(&s.Forecast, row)
 	_ = w.Flush()
 	if len(s.Subscriptions) == 0 {
 		to.WriteString("\nno subscriptions: insert one into outbox.subscriptions\n")
@@ -192,11 +229,12 @@ func (s *status) write(to *strings.Builder) {
 	}
 	to.WriteString("\n")
 	w = tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "SUBSCRIPTION\tSTATE\tDELIVERIES\tPENDING\tDEAD\tFAILED\tIN A ROW\tSUCCESS\tMEAN\tP95")
+	_, _ = fmt.Fprintln(w, "SUBSCRIPTION\tSTATE\tDELIVERIES\tPENDING\tDEAD\tFAILED\tIN A ROW\tSUCCESS\tMEAN\tP95\tFROM COMMIT\tP95\tOLDEST")
 	for i := range s.Subscriptions {
 		n := &s.Subscriptions[i]
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", printable(n.Name), laneState(n), n.Deliveries, n.Pending, n.Dead,
-			n.Failed, n.ConsecutiveFailures, percentText(n.SuccessRate), msText(n.MeanMS), msText(n.P95MS))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(n.Name), laneState(n), n.Deliveries, n.Pending, n.Dead,
+			n.Failed, n.ConsecutiveFailures, percentText(n.SuccessRate), msText(n.MeanMS), msText(n.P95MS),
+			msText(n.CommitToDeliveryMeanMS), msText(n.CommitToDeliveryP95MS), ageText(n.Pending > 0, n.OldestPendingSeconds))
 	}
 	_ = w.Flush()
 }
@@ -252,7 +290,14 @@ func oldest(exists bool, what string, seconds float64) string {
 	if !exists {
 		return ""
 	}
-	return fmt.Sprintf(", oldest %s %s old", what, time.Duration(seconds*float64(time.Second)).Round(100*time.Millisecond))
+	return fmt.Sprintf(", oldest %s %s old", what, ageText(true, seconds))
+}
+
+func ageText(exists bool, seconds float64) string {
+	if !exists {
+		return "-"
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
 }
 
 func percentText(rate *float64) string {
