@@ -54,6 +54,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		"walhook_delivery_duration_seconds_count 2", "walhook_commit_to_delivery_seconds_count 1", "walhook_queue_depth 0",
 		"walhook_dead_letters 1", "walhook_slot_active 1", "walhook_inflight_deliveries 0", `walhook_subscriptions{state="active"} 1`,
 		`walhook_subscriptions{state="inactive"} 1`, `walhook_subscriptions{state="invalid"} 0`,
+		`walhook_relay_state{state="running"} 1`, `walhook_relay_state{state="halted"} 0`, "walhook_slot_seconds_until_lost +Inf",
 	} {
 		require.Contains(t, metrics, line+"\n")
 	}

@@ -2,6 +2,7 @@ package acceptance_test
 
 import (
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,6 +134,23 @@ func TestStopDoesNotWaitForAHangingReceiver(t *testing.T) {
 	require.LessOrEqual(t, db.verify(toHanging, hanging), hung, "only what hung is sent again")
 	require.Zero(t, ask[int](db, "SELECT count(*) FROM outbox.attempts WHERE error IS NOT NULL"),
 		"an attempt that the relay broke off itself counts for nothing")
+}
+
+// A relay that was asked to stop says so while the last requests end: nobody should wait for it.
+func TestStoppingRelayIsNotReady(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	hanging, answer := harness.NewCollector(t), make(chan struct{})
+	hanging.Answer(func(harness.Request) harness.Response { return harness.Response{Delay: answer} })
+	db.subscribe(hanging.URL())
+	r := db.start()
+	db.publish(1)
+	hanging.Wait(1, soon)
+	r.Signal(syscall.SIGTERM)
+	r.waitReady(503, `"stopping"`)
+	close(answer)
+	require.Zero(t, r.Wait(soon))
+	require.Equal(t, 1, ask[int](db, "SELECT count(*) FROM outbox.attempts WHERE error IS NULL"))
 }
 
 // walhook init is killed at any moment and repeated until it gets through.

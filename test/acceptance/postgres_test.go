@@ -88,9 +88,6 @@ func TestPostgresAndRelayCrashTogether(t *testing.T) {
 		receiver.Wait(receiver.Count()+200, soon)
 		require.NoError(t, server.Stop("immediate"))
 		r.Kill()
-		code, output := db.walhook("run")
-		require.Equal(t, 1, code, "without Postgres the relay does not start: %s", output)
-		require.Contains(t, output, "connect to Postgres")
 		require.NoError(t, server.Restart(t.Context()))
 	}
 	r := db.start()

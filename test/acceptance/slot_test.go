@@ -8,9 +8,9 @@ import (
 	"github.com/walhook/walhook/test/harness"
 )
 
-// Whatever somebody did to the slot while the relay was down would make Postgres skip silently. The relay
-// refuses to start and says what to do.
-func TestRelayRefusesASlotThatCannotContinue(t *testing.T) {
+// Whatever somebody did to the slot while the relay was down would make Postgres skip silently. A relay that must not
+// recover by itself is not ready and says what to do.
+func TestRelayHaltsAtASlotThatCannotContinue(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		harm string // SQL, with the slot's name as $1
@@ -36,22 +36,22 @@ func TestRelayRefusesASlotThatCannotContinue(t *testing.T) {
 			db.publish(1) // the event that would be skipped
 			db.do(tt.harm, db.slot)
 
-			code, output := db.walhook("run")
-			require.Equal(t, 2, code, output)
+			r = db.start("--on-lost-slot", "halt")
 			for _, text := range append(tt.says, db.slot, "outbox.checkpoint") {
-				require.Contains(t, output, text)
+				r.waitReady(503, text)
 			}
 			require.Zero(t, receiver.Count())
+			r.terminate(soon)
 
 			// walhook init does not make it good behind the operator's back either.
 			if name == "dropped" {
-				code, output = db.walhook("init")
+				code, output := db.walhook("init")
 				require.Equal(t, 2, code, output)
 				require.Zero(t, ask[int](db, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", db.slot))
 			}
 			// The remedy is the one that the message names.
 			db.do("DELETE FROM outbox.checkpoint WHERE slot_name = $1", db.slot)
-			code, output = db.walhook("init")
+			code, output := db.walhook("init")
 			require.Zero(t, code, output)
 			r = db.start()
 			db.publish(1)
@@ -62,7 +62,7 @@ func TestRelayRefusesASlotThatCannotContinue(t *testing.T) {
 }
 
 // Postgres gives a slot up that keeps more WAL than it is allowed to.
-func TestRelayRefusesASlotThatLostItsWAL(t *testing.T) {
+func TestRelayHaltsAtASlotThatLostItsWAL(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t, "", map[string]string{"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "48MB"})
 	db := prepared(t, server.URL("postgres"))
@@ -74,11 +74,11 @@ func TestRelayRefusesASlotThatLostItsWAL(t *testing.T) {
 	}
 	db.do("CHECKPOINT")
 	require.Equal(t, "lost", ask[string](db, "SELECT wal_status FROM outbox.replication_lag"))
-	code, output := db.walhook("run")
-	require.Equal(t, 2, code, output)
-	for _, text := range []string{db.slot, "max_slot_wal_keep_size", "outbox.checkpoint", "walhook init"} {
-		require.Contains(t, output, text)
+	r := db.start("--on-lost-slot", "halt")
+	for _, text := range []string{db.slot, "slot_lost", "max_slot_wal_keep_size", "outbox.checkpoint", "walhook init"} {
+		r.waitReady(503, text)
 	}
+	r.terminate(soon)
 }
 
 // A database that was restored elsewhere knows deliveries that the original makes. Its relay must not make
@@ -115,20 +115,23 @@ func TestInitLeavesTheSlotOfAnotherDatabase(t *testing.T) {
 }
 
 // Postgres leaves out silently what is not published. The relay notices within seconds, says so and is not
-// ready until it is mended; one that starts refuses.
+// ready until it is mended and somebody says that nothing is missing; another one stands by.
 func TestRelayNoticesAnAlteredPublication(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	receiver := harness.NewCollector(t)
 	db.subscribe(receiver.URL())
-	r := db.start()
+	r := db.start("--on-lost-slot", "halt")
 	r.waitReady(200, "running")
 	db.do("ALTER PUBLICATION walhook_events DROP TABLE outbox.events")
 	r.waitReady(503, "ALTER PUBLICATION walhook_events ADD TABLE outbox.events")
-	code, output := db.walhook("run")
-	require.Equal(t, 2, code, output)
-	require.Contains(t, output, "walhook_events lacks table outbox.events")
+	r.waitReady(503, "walhook_events lacks table outbox.events")
+	other := db.start("--on-lost-slot", "halt")
+	other.waitReady(200, "standby")
+	other.terminate(soon)
 	db.do("ALTER PUBLICATION walhook_events ADD TABLE outbox.events")
+	r.waitReady(503, "UPDATE outbox.checkpoint SET catalog = ''")
+	db.do("UPDATE outbox.checkpoint SET catalog = ''")
 	r.waitReady(200, "running")
 	db.publish(1)
 	receiver.Wait(1, soon)
@@ -136,7 +139,7 @@ func TestRelayNoticesAnAlteredPublication(t *testing.T) {
 }
 
 // While the relay runs nobody can drop its slot without throwing it out first. Then it stays alive, is not
-// ready, says why, and never makes a new slot by itself: that would be a silent gap.
+// ready, says why, and, if it must not recover, never makes a new slot by itself: that would be a silent gap.
 func TestRunningRelayReportsALostSlot(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]string{
@@ -148,7 +151,7 @@ func TestRunningRelayReportsALostSlot(t *testing.T) {
 			db := newDatabase(t)
 			receiver := harness.NewCollector(t)
 			db.subscribe(receiver.URL())
-			r := db.start()
+			r := db.start("--on-lost-slot", "halt")
 			db.publish(1)
 			receiver.Wait(1, soon)
 			db.settled(soon)
@@ -168,10 +171,11 @@ func TestRunningRelayReportsALostSlot(t *testing.T) {
 			status, body = r.get("/healthz")
 			require.Equal(t, 200, status, body)
 
-			// It stays so, also for a relay that starts now.
+			// It stays so, and a relay that starts now stands by.
 			db.publish(1)
-			code, output := db.walhook("run")
-			require.Equal(t, 2, code, output)
+			other := db.start("--on-lost-slot", "halt")
+			other.waitReady(200, "standby")
+			other.terminate(soon)
 			r.waitReady(503, db.slot)
 			if name == "dropped" {
 				require.Zero(t, ask[int](db, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", db.slot))
