@@ -107,3 +107,15 @@ func TestStartServer(t *testing.T) {
 		require.True(t, exists(t, db, "SELECT WHERE current_setting('wal_sender_timeout') = '4s'"))
 	}
 }
+
+func TestCopyServer(t *testing.T) {
+	original := harness.StartServer(t, "", nil)
+	_, err := harness.Connect(t, original.URL("postgres")).Exec(t.Context(), "CREATE TABLE x AS SELECT 1 AS n")
+	require.NoError(t, err)
+	require.NoError(t, original.Stop("fast"))
+	standby := harness.CopyServer(t, original, true, map[string]string{"work_mem": "5MB"})
+	require.True(t, exists(t, harness.Connect(t, standby.URL("postgres")),
+		"SELECT FROM x WHERE pg_is_in_recovery() AND current_setting('work_mem') = '5MB'"))
+	require.NoError(t, original.Restart(t.Context()))
+	require.True(t, exists(t, harness.Connect(t, original.URL("postgres")), "SELECT FROM x WHERE NOT pg_is_in_recovery()"))
+}

@@ -64,3 +64,52 @@ func startLocal(ctx context.Context, binDir string, settings map[string]string) 
 	}
 	return server, func() error { return errors.Join(server.Close(), remove()) }, nil
 }
+
+// CopyServer starts a server on a copy of another's data directory, which must be stopped meanwhile: a standby, or what
+// was restored beside the original. settings are all that it is told: the original's do not come along. A standby
+// follows the server that primary_conninfo names there, until pg_promote() is called.
+func CopyServer(t testing.TB, of *localpg.Server, standby bool, settings map[string]string) *localpg.Server {
+	t.Helper()
+	require.Zero(t, of.PID(), "the original must be stopped, or the copy would be torn")
+	ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
+	defer cancel()
+	dir, err := copyData(t, of)
+	require.NoError(t, err)
+	if standby {
+		require.NoError(t, makeStandby(filepath.Join(dir, "data")))
+	}
+	server, err := localpg.Start(ctx, localpg.Options{BinDir: of.BinDir(), Dir: dir, Settings: settings})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the copy in %s:\n%s", server.Dir(), server.Log())
+		}
+		require.NoError(t, server.Close())
+	})
+	return server
+}
+
+// copyData copies a data directory to one in memory if there is room, which ends with the test.
+func copyData(t testing.TB, of *localpg.Server) (dir string, err error) {
+	if dir, err = memoryDir(); err != nil {
+		return "", err
+	}
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	data := filepath.Join(dir, "data")
+	// Postgres refuses a data directory that others may enter.
+	return dir, errors.Join(os.CopyFS(data, os.DirFS(of.DataDir())), os.Chmod(data, 0o700))
+}
+
+// makeStandby leaves the slots behind, as pg_basebackup does: those of the primary are its own.
+func makeStandby(data string) error {
+	slots, _ := filepath.Glob(filepath.Join(data, "pg_replslot", "*")) // only a malformed pattern is an error
+	for _, slot := range slots {
+		if err := os.RemoveAll(slot); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o600)
+}
