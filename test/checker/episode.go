@@ -57,6 +57,8 @@ type episode struct {
 	held      bool               // rows of the queue, by hand
 	truthRead bool               // all there will ever be
 
+	recoveries int64 // the last row of outbox.recoveries that the history has
+
 	proof []history.Kind     // of the mistake that is tried: the first finding of one of these ends the episode
 	abort context.CancelFunc // ends it
 
@@ -241,6 +243,9 @@ func (e *episode) finish(ctx context.Context) error {
 			return fmt.Errorf("compare resources: %w", err)
 		}
 	}
+	if err := e.audit(ctx); err != nil {
+		return err
+	}
 	if e.last != nil && !e.h.DrainedAt.IsZero() {
 		if err := e.act(ctx, *e.last); err != nil {
 			return fmt.Errorf("%s: %w", e.last, err)
@@ -248,7 +253,11 @@ func (e *episode) finish(ctx context.Context) error {
 		if err := e.recover(ctx); err != nil {
 			return err
 		}
+		if err := e.audit(ctx); err != nil {
+			return err
+		}
 	}
+	e.compareRecoveries(ctx)
 	e.stop(e.a)
 	e.stop(e.b)
 	e.h.StoppedAt = time.Now()

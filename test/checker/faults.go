@@ -25,7 +25,7 @@ func (e *episode) begin(ctx context.Context, env ...string) (*process, error) {
 		if state, _, _, _ := e.main.now.now(); state == "running" {
 			return e.main.now, nil
 		}
-		return e.main.now, e.mustReach(ctx, e.main.now, 20*time.Second, time.Time{}, "running")
+		return e.main.now, e.mustReach(ctx, e.main.now, recoverWithin, time.Time{}, "running")
 	}
 	e.end()
 	for began := time.Now(); ; wait(ctx, 50*time.Millisecond) {
@@ -33,7 +33,7 @@ func (e *episode) begin(ctx context.Context, env ...string) (*process, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = p.reach(ctx, 20*time.Second, time.Time{}, "running")
+		err = p.reach(ctx, recoverWithin, time.Time{}, "running") // there may be a gap to fill first
 		if err == nil || p.alive() || p.killed() {
 			return p, e.judgeReach(err, p)
 		}

@@ -64,7 +64,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.episode, "episode", 0, "begin with this episode of the seed")
 	f.IntVar(&o.writers, "writers", 6, "connections that write events")
 	f.IntVar(&o.rate, "rate", 300, "events a second")
-	f.IntVar(&o.actions, "actions", 60, "kills and faults in an episode")
+	f.IntVar(&o.actions, "actions", 80, "kills and faults in an episode")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/walhook/walhook/internal/fault"
 )
@@ -54,13 +55,15 @@ var faults = []action{
 	{class: "disk-full", do: (*episode).fillDisk},
 	{class: "huge-transaction", do: (*episode).hugeTransaction},
 	{class: "big-row", do: (*episode).bigRow},
-	{class: "slot-dropped", do: (*episode).dropSlot},
-	{class: "slot-advanced", do: (*episode).advanceSlot},
-	{class: "publication-dropped", do: (*episode).dropPublication},
+	{class: slotDropped.class, do: lose(slotDropped)},
+	{class: slotAdvanced.class, do: lose(slotAdvanced)},
+	{class: slotRecreated.class, do: lose(slotRecreated)},
+	{class: publicationDropped.class, do: lose(publicationDropped)},
+	{class: publicationAltered.class, do: lose(publicationAltered)},
 }
 
 // invalidate ends an episode: it may take the truth's slot as well, which has read everything by then.
-var invalidate = action{class: "slot-invalidated", do: (*episode).invalidateSlot}
+var invalidate = action{class: slotInvalidated.class, do: (*episode).invalidateSlot}
 
 // calm are the faults after which nothing may arrive twice: no relay is killed, no receiver loses an answer.
 var calm = []string{"sigterm", "postgres-immediate", "link-postgres-hold", "postgres-fast", "link-postgres-cut", "disk-full",
@@ -83,6 +86,14 @@ func draw(seed uint64, episode, n int) (actions []action, isCalm bool) {
 func setUpPoints() []fault.Kill { return setUpOrder }
 
 func workPoints() []fault.Kill { return slices.DeleteFunc(fault.Points(), duringSetUp) }
+
+// kill has a relay kill itself at a point.
+func kill(p fault.Kill) action {
+	if strings.HasPrefix(string(p), "recover.") {
+		return action{class: killPoint, point: p, do: killRecovery(p)}
+	}
+	return action{class: killPoint, point: p, do: killAt(p)}
+}
 
 // deck yields actions for ever: first everything once, then mostly kills. It depends on the seed only.
 type deck struct {
@@ -108,7 +119,7 @@ func (d *deck) take(n int) []action {
 func (d *deck) lap() []action {
 	var all []action
 	for _, p := range workPoints() {
-		all = append(all, action{class: killPoint, point: p, do: killAt(p)})
+		all = append(all, kill(p))
 	}
 	for range 8 {
 		all = append(all, action{class: killRandom, do: (*episode).killAnywhen})
@@ -128,7 +139,7 @@ func fromNames(names ...string) []action {
 	all := []action{{class: killRandom, do: (*episode).killAnywhen}}
 	all = append(all, faults...)
 	for _, p := range workPoints() {
-		all = append(all, action{class: killPoint, point: p, do: killAt(p)})
+		all = append(all, kill(p))
 	}
 	var chosen []action
 	for _, name := range names {

@@ -30,11 +30,12 @@ func (e *episode) replaySome(ctx context.Context) error {
 		return err
 	}
 	e.busy(ctx)
+	hit := history.Fault{Class: "replay", InFlight: e.inFlight()}
 	if ids := e.tally.changeable(); len(ids) > 0 {
 		e.askReplay(ctx, ids[e.rng.IntN(len(ids))])
 	}
-	hit := history.Fault{Class: "replay", InFlight: e.inFlight()}
 	for began := time.Now(); len(e.replays) > 0 && time.Since(began) < 2*time.Second; wait(ctx, 50*time.Millisecond) {
+		hit.InFlight = max(hit.InFlight, e.inFlight())
 		e.closeReplays(ctx, false)
 	}
 	e.run.hit(hit)

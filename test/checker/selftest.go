@@ -48,6 +48,10 @@ var trials = []trial{
 	{fault.BatchSplitLost, []string{"receiver-flap", "receiver-flap"}, []history.Kind{history.Lost, history.Position}},
 	{fault.BatchForgotten, []string{"receiver-flap", "receiver-flap"}, []history.Kind{history.Batch}},
 	{fault.OldSecretKept, []string{"secrets-rotated"}, []history.Kind{history.Identity}},
+	{fault.EventSkipped, []string{"kill-random", "sigterm"}, []history.Kind{history.Unaccounted}},
+	{fault.RecoverFromLast, []string{"slot-dropped"}, []history.Kind{history.Lost, history.Position}},
+	{fault.RecoverRepeats, []string{"receiver-flap", "slot-dropped"}, []history.Kind{history.Duplicate}},
+	{fault.MarkEarly, []string{"huge-transaction", "recover.slot"}, []history.Kind{history.Lost, history.Position}},
 }
 
 // caught is the result of a self-test.

@@ -14,12 +14,15 @@ import (
 type server struct {
 	*localpg.Server
 	release string // its version in full
+	major   int
 }
 
 func startServer(ctx context.Context) (*server, error) {
 	s, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{
 		"wal_sender_timeout": fmt.Sprintf("%dms", senderTimeout.Milliseconds()),
 		"max_wal_size":       "256MB",
+		// So that what is recovered from its row bears the time of its commit.
+		"track_commit_timestamp": "on",
 		// Spills of large transactions happen at any size, and an old one must be broken off somewhere.
 		"logical_decoding_work_mem": "1MB",
 	}})
@@ -44,7 +47,7 @@ func (s *server) identify(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return conn.QueryRow(ctx, "SHOW server_version").Scan(&s.release)
+	return conn.QueryRow(ctx, "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000").Scan(&s.release, &s.major)
 }
 
 // admin runs a statement in the database postgres.

@@ -11,62 +11,37 @@ import (
 	"github.com/walhook/walhook/test/checker/history"
 )
 
-// lostSlot does something to the slot or a publication that a relay cannot go on from, demands that it says so
-// in time, and follows the remedy that its error names: without the slot's past. What was committed between is
-// given up, as the remedy says.
-func (e *episode) lostSlot(ctx context.Context, class string, harm func() error) error {
-	p, err := e.begin(ctx)
-	if err != nil {
-		return err
-	}
-	e.busy(ctx)
-	e.pauseSampling(true)
-	defer e.pauseSampling(false)
-	return e.during(class, func() error {
-		began := time.Now()
-		if err := harm(); err != nil {
-			return err
-		}
-		if err := e.mustReach(ctx, p, detectWithin, began, "halted"); err != nil {
-			return err
-		}
-		e.end()
-		return e.giveUp(ctx)
-	})
+// harm takes something away that the stream depends on.
+type harm struct {
+	class string
+	codes []string // one of which the relay gives as the reason
+	do    func(*episode, context.Context) error
+	mend  string // what an operator runs before setting up anew; empty: nothing
+	// The stream flows on without what it lacks.
+	silent bool
 }
 
-// giveUp is the operator's way out of a lost slot.
-func (e *episode) giveUp(ctx context.Context) error {
-	e.awaitNoRelay(ctx)
-	var from, until string
-	err := e.retry(ctx, func() error {
-		return e.db.QueryRow(ctx, "SELECT confirmed_lsn::text FROM outbox.checkpoint").Scan(&from)
-	})
-	if err != nil {
-		return fmt.Errorf("read the checkpoint: %w", err)
+var (
+	slotDropped     = harm{class: "slot-dropped", codes: []string{"slot_missing"}, do: (*episode).dropSlot}
+	slotAdvanced    = harm{class: "slot-advanced", codes: []string{"slot_ahead"}, do: (*episode).advanceSlot}
+	slotRecreated   = harm{class: "slot-recreated", codes: []string{"slot_ahead"}, do: (*episode).recreateSlot}
+	slotInvalidated = harm{class: "slot-invalidated", codes: []string{"slot_lost"}, do: (*episode).loseWAL}
+	// Somebody may have mended a publication by the time it is looked at.
+	publicationDropped = harm{class: "publication-dropped", codes: []string{"publication_missing", "catalog_changed"}, do: (*episode).dropPublication,
+		silent: true}
+	publicationAltered = harm{class: "publication-altered", codes: []string{"publication_altered", "catalog_changed"}, do: (*episode).alterPublication,
+		mend: `ALTER PUBLICATION walhook_events SET TABLE outbox.events; ALTER PUBLICATION walhook_config SET TABLE outbox.subscriptions;
+			ALTER PUBLICATION walhook_events SET (publish = 'insert')`, silent: true}
+)
+
+// lose does harm to a relay at work. It must notice, and mostly recovers by itself; one in four is told to halt.
+func lose(h harm) func(*episode, context.Context) error {
+	return func(e *episode, ctx context.Context) error {
+		if !e.brief && e.rng.IntN(4) == 0 {
+			return e.haltOver(ctx, h)
+		}
+		return e.recoverFrom(ctx, h)
 	}
-	err = e.retry(ctx, func() error {
-		_, err := e.db.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '`+slot+`';
-			DELETE FROM outbox.checkpoint`)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("drop what is left of the slot: %w", err)
-	}
-	if err := e.initialize(ctx); err != nil {
-		return err
-	}
-	if err := e.db.QueryRow(ctx, "SELECT confirmed_lsn::text FROM outbox.checkpoint").Scan(&until); err != nil {
-		return fmt.Errorf("read the new checkpoint: %w", err)
-	}
-	var gap history.Gap
-	if gap.From, err = history.ParseLSN(from); err == nil {
-		gap.Until, err = history.ParseLSN(until)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.h.Gaps = append(e.h.Gaps, gap)
-	return err
 }
 
 // onFreeSlot repeats a statement that needs the slot to be free, ending its walsender each time, because the
@@ -85,20 +60,36 @@ func (e *episode) onFreeSlot(ctx context.Context, statement string) error {
 	return err
 }
 
+// dropSlot drops it while a transaction is open that has ids lower than what is recorded by then, and commits it at once.
 func (e *episode) dropSlot(ctx context.Context) error {
-	return e.lostSlot(ctx, "slot-dropped", func() error { return e.onFreeSlot(ctx, "SELECT pg_drop_replication_slot('"+slot+"')") })
+	return e.load.Late(ctx, func() error {
+		wait(ctx, 200*time.Millisecond)
+		return e.dropFreeSlot(ctx)
+	})
 }
 
-// advanceSlot skips what the relay has not been sent: it is frozen and its walsender gone meanwhile, or it might record
-// all of it, even from what has arrived in its socket.
+func (e *episode) dropFreeSlot(ctx context.Context) error {
+	return e.onFreeSlot(ctx, "SELECT pg_drop_replication_slot('"+slot+"')")
+}
+
+// asleep freezes the relay, if one runs, while f does what it must not interfere with.
+func (e *episode) asleep(f func() error) error {
+	if !e.main.running() {
+		return f()
+	}
+	frozen := history.Fault{Class: "sigstop", PID: e.main.now.pid(), Begin: time.Now()}
+	e.main.now.signal(syscall.SIGSTOP)
+	defer func() {
+		e.main.now.signal(syscall.SIGCONT)
+		e.note(frozen)
+	}()
+	return f()
+}
+
+// advanceSlot skips what the relay has not been sent: its walsender is gone meanwhile, or it might record all of it, even
+// from what has arrived in its socket.
 func (e *episode) advanceSlot(ctx context.Context) error {
-	return e.lostSlot(ctx, "slot-advanced", func() error {
-		frozen := history.Fault{Class: "sigstop", PID: e.main.now.pid(), Begin: time.Now()}
-		e.main.now.signal(syscall.SIGSTOP)
-		defer func() {
-			e.main.now.signal(syscall.SIGCONT)
-			e.note(frozen)
-		}()
+	return e.asleep(func() error {
 		advance := func(to string) error {
 			return e.onFreeSlot(ctx, "SELECT pg_replication_slot_advance('"+slot+"', "+to+")")
 		}
@@ -112,11 +103,53 @@ func (e *episode) advanceSlot(ctx context.Context) error {
 	})
 }
 
-func (e *episode) dropPublication(ctx context.Context) error {
-	return e.lostSlot(ctx, "publication-dropped", func() error {
-		_, err := e.db.Exec(ctx, "DROP PUBLICATION walhook_events")
+// recreateSlot puts another slot in the place of the relay's, which begins later.
+func (e *episode) recreateSlot(ctx context.Context) error {
+	return e.asleep(func() error {
+		if err := e.dropFreeSlot(ctx); err != nil {
+			return err
+		}
+		if err := e.load.Huge(ctx, 1000); err != nil {
+			return err
+		}
+		_, err := e.db.Exec(ctx, "SELECT pg_create_logical_replication_slot('"+slot+"', 'pgoutput')")
 		return err
 	})
+}
+
+// dropPublication leaves it to the relay to make it again, or does so after a while.
+func (e *episode) dropPublication(ctx context.Context) error {
+	return e.forAWhile(ctx, "DROP PUBLICATION walhook_events",
+		"CREATE PUBLICATION walhook_events FOR TABLE outbox.events WITH (publish = 'insert', publish_via_partition_root = true)")
+}
+
+// alterPublication keeps something from the stream, without a word to anybody.
+func (e *episode) alterPublication(ctx context.Context) error {
+	ways := [][2]string{
+		{"ALTER PUBLICATION walhook_events DROP TABLE outbox.events", "ALTER PUBLICATION walhook_events ADD TABLE outbox.events"},
+		{"ALTER PUBLICATION walhook_config DROP TABLE outbox.subscriptions", "ALTER PUBLICATION walhook_config ADD TABLE outbox.subscriptions"},
+		{"ALTER PUBLICATION walhook_events SET (publish = 'delete')", "ALTER PUBLICATION walhook_events SET (publish = 'insert')"},
+		{"ALTER PUBLICATION walhook_events SET TABLE outbox.events WHERE (type = 'no.such.type')", "ALTER PUBLICATION walhook_events SET TABLE outbox.events"},
+	}
+	if e.run.server.major < 15 { // which have no row filters
+		ways = ways[:3]
+	}
+	way := ways[e.rng.IntN(len(ways))]
+	return e.forAWhile(ctx, way[0], way[1])
+}
+
+// forAWhile runs a statement, and half of the time another one, which undoes it, soon after. Somebody who is faster is
+// welcome.
+func (e *episode) forAWhile(ctx context.Context, do, undo string) error {
+	if _, err := e.db.Exec(ctx, do); err != nil {
+		return fmt.Errorf("%s: %w", do, err)
+	}
+	again, after := e.rng.IntN(2) == 0, time.Duration(e.rng.IntN(1000))*time.Millisecond
+	if again {
+		wait(ctx, after)
+		_, _ = e.db.Exec(ctx, undo)
+	}
+	return ctx.Err()
 }
 
 // invalidateSlot lets the slot fall behind more WAL than Postgres may keep. The truth has read everything
@@ -138,21 +171,19 @@ func (e *episode) invalidateSlot(ctx context.Context) error {
 		return err
 	}
 	e.awaitNoRelay(ctx)
-	e.pauseSampling(true)
-	defer e.pauseSampling(false)
-	return e.during("slot-invalidated", func() error {
-		if err := e.loseWAL(ctx); err != nil {
-			return err
+	return e.losing(ctx, slotInvalidated, func(l *loss) error {
+		if e.rng.IntN(4) > 0 {
+			_, err := e.begin(ctx)
+			return errors.Join(err, e.mustRecover(ctx, l))
 		}
-		p, err := e.main.start("run", e.environment(nil)...)
+		p, err := e.main.start("run", e.environment(halts)...)
 		if err != nil {
 			return err
 		}
-		if !p.ended(detectWithin) {
-			e.finding(history.Stuck, "a relay whose slot has lost WAL goes on: see %s", p.log)
-			p.kill()
+		if err := e.mustHalt(ctx, p, l); err != nil {
+			return err
 		}
-		return e.giveUp(ctx)
+		return e.decide(ctx, l)
 	})
 }
 

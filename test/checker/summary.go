@@ -20,7 +20,10 @@ type summary struct {
 	Deliveries        int                  `json:"deliveries"` // an event for a subscription, each
 	Dead              int                  `json:"dead"`       // given up after all retries, at the end
 	Cancelled         int                  `json:"cancelled"`  // the subscription was deleted first
-	GivenUp           int                  `json:"given_up"`   // between a lost slot and its successor, as the operator chose
+	Otherwise         int                  `json:"otherwise"`  // in a gap, and not for the subscription as it was when the event was made
+	GivenUp           int                  `json:"given_up"`   // in a gap: messages, and rows that an operator chose to give up
+	Recovered         int                  `json:"recovered"`  // in a gap, and delivered all the same
+	Gaps              map[string]int       `json:"gaps"`       // that relays recovered from, by the code they gave
 	Lost              int                  `json:"lost"`
 	Phantom           int                  `json:"phantom"`
 	Duplicates        int                  `json:"duplicates"`          // requests after one that was answered with 2xx
@@ -51,7 +54,7 @@ func (s summary) good() bool {
 func (r *run) summary() summary {
 	s := summary{Seed: r.seed, Seconds: time.Since(r.began).Seconds(), Episodes: len(r.total.verdicts), Kills: r.kills,
 		DuplicatesByFault: map[string]int{}, KillPoints: map[string]int{}, Faults: map[string]int{}, Findings: map[history.Kind]int{},
-		Seen: map[string]int{}, Missing: r.missing(), Records: r.total.folders, partial: r.partial()}
+		Seen: map[string]int{}, Gaps: map[string]int{}, Missing: r.missing(), Records: r.total.folders, partial: r.partial()}
 	for _, p := range append(setUpPoints(), workPoints()...) {
 		s.KillPoints[string(p)] = r.hits[string(p)]
 		if r.hits[string(p)] > 0 {
@@ -70,7 +73,9 @@ func (r *run) summary() summary {
 		s.Deliveries += v.Deliveries
 		s.Dead += v.Dead
 		s.Cancelled += v.Cancelled
+		s.Otherwise += v.Otherwise
 		s.GivenUp += v.GivenUp
+		s.Recovered += v.Recovered
 		s.Lost += v.Lost
 		s.Phantom += v.Phantom
 		s.Duplicates += v.Duplicates
@@ -83,6 +88,9 @@ func (r *run) summary() summary {
 		s.Batched += v.Batched
 		for sight, n := range v.Seen {
 			s.Seen[sight] += n
+		}
+		for code, n := range v.Gaps {
+			s.Gaps[code] += n
 		}
 		for class, n := range v.DuplicatesByClass {
 			s.DuplicatesByFault[class] += n
@@ -100,7 +108,8 @@ func (r *run) summary() summary {
 func (s summary) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d episodes in %.0f s, %d kills, %d events, %d deliveries\n", s.Seed, s.Episodes, s.Seconds, s.Kills, s.Events, s.Deliveries)
-	fmt.Fprintf(&b, "lost %d, phantom %d, dead %d, cancelled %d, given up with a slot %d\n", s.Lost, s.Phantom, s.Dead, s.Cancelled, s.GivenUp)
+	fmt.Fprintf(&b, "lost %d, phantom %d, dead %d, cancelled %d\n", s.Lost, s.Phantom, s.Dead, s.Cancelled)
+	fmt.Fprintf(&b, "gaps %v: %d deliveries recovered, %d given up, %d decided otherwise\n", s.Gaps, s.Recovered, s.GivenUp, s.Otherwise)
 	fmt.Fprintf(&b, "order promised to %d deliveries, violations %d; %d batches with %d deliveries\n", s.Ordered, s.OrderViolations, s.Batches, s.Batched)
 	fmt.Fprintf(&b, "duplicates %d, unexplained %d, %.2f a kill\n", s.Duplicates, s.Unexplained, s.DuplicatesPerKill)
 	fmt.Fprintf(&b, "kill points hit %d of %d\n", s.KillPointsHit, len(s.KillPoints))

@@ -60,6 +60,8 @@ type Event struct {
 	Key     string          `json:"key,omitempty"` // empty: null
 	Payload json.RawMessage `json:"payload"`       // an object; its "n" is the number the workload gave it
 	Emitted bool            `json:"emitted,omitempty"`
+	// CreatedAt is when its transaction began, by the server's clock.
+	CreatedAt time.Time `json:"created_at,omitzero"`
 }
 
 // Number is the payload's "n": unique over a run and never used twice, not even after a rollback. -1 when
@@ -96,6 +98,8 @@ type Subscription struct {
 	RetryDelayMS    int       `json:"retry_delay_ms"`
 	TimeoutMS       int       `json:"timeout_ms"`
 	Active          bool      `json:"active"`
+	// ChangedAt is when the transaction began that made it so, by the server's clock.
+	ChangedAt time.Time `json:"changed_at,omitzero"`
 }
 
 // Outcome is what a writer knows of its transaction.
@@ -171,11 +175,19 @@ type Row struct {
 	Attempts     int       `json:"attempts"` // finished and recorded; 0 for Delivered
 }
 
-// Gap is a stretch of WAL that an operator gave up: after a slot was lost, the set-up was repeated, and what
-// was committed after From and up to Until need not be delivered. What was recorded before counts all the same.
+// Gap is a stretch of WAL that no stream yielded: a slot was lost, and what was committed after From, the checkpoint, and
+// up to Until, where the next slot begins, is not in it. A relay that recovers finds the rows in the table; an operator who
+// sets up anew gives them up. What was recorded before counts all the same.
 type Gap struct {
-	From  LSN `json:"from"`
-	Until LSN `json:"until"`
+	Since     LSN    `json:"since,omitzero"` // rows may be missing from here on, although what was left was recorded; 0: from From
+	From      LSN    `json:"from"`
+	Until     LSN    `json:"until"`
+	Recovered bool   `json:"recovered"`      // by a relay: only what has no row is given up
+	Code      string `json:"code,omitempty"` // why, says the relay
+	// Floor is a transaction id: what transactions with a smaller one wrote was known to be recorded.
+	Floor uint32    `json:"floor,omitempty"`
+	Begin time.Time `json:"begin,omitzero"` // before the slot was taken away
+	End   time.Time `json:"end,omitzero"`   // a relay works again
 }
 
 // History is a whole episode: one database from its creation to its judgement.
@@ -219,7 +231,9 @@ const (
 	Identity  Kind = "identity"  // id, body, headers or signature differ from what they must be
 	Truth     Kind = "truth"     // the WAL and the writers disagree: the checker itself is wrong
 	Position  Kind = "position"  // slot <= checkpoint <= lowest not durable does not hold
-	Stuck     Kind = "stuck"     // did not drain, halt, take over or stop in time
-	Leak      Kind = "leak"      // goroutines, descriptors or memory did not return to their base
-	Secret    Kind = "secret"    // a secret in some output
+	// Unaccounted is what outbox.audit misses.
+	Unaccounted Kind = "unaccounted"
+	Stuck       Kind = "stuck"  // did not drain, halt, take over or stop in time
+	Leak        Kind = "leak"   // goroutines, descriptors or memory did not return to their base
+	Secret      Kind = "secret" // a secret in some output
 )

@@ -105,7 +105,7 @@ func (q *request) compositionFlaw() string {
 			return fmt.Sprintf("%v is in it twice", p)
 		case len(q.pairs) > p.to.batch:
 			return fmt.Sprintf("batch_size was %d at most", p.to.batch)
-		case last != nil && p.before(last) && !p.replayed && !last.replayed:
+		case last != nil && p.before(last) && !p.replayed && !last.replayed && (p.gap == nil || p.gap != last.gap):
 			return fmt.Sprintf("%v stands behind %v", p, last)
 		}
 		seen[p], last = true, p
@@ -173,7 +173,7 @@ func (j *judgement) mayPart(q *request, until time.Time) bool {
 	if to.delay <= time.Duration(j.h.SpillAfterMS)*time.Millisecond {
 		return true
 	}
-	if j.faults.any(from, until, killed, paused, postgres) {
+	if j.faults.any(from, until, killed, paused, postgres, gapped) {
 		return true
 	}
 	return j.faults.latest(from, until, func(f *fault) bool {

@@ -128,6 +128,8 @@ func explains(f *fault, p *pair, done *arrival, sent time.Time) bool {
 		return f.asks(p.ids...) && !f.End.Before(done.ArrivedAt)
 	case receiverLink:
 		return f.during(done.ArrivedAt.Add(-onTheWire), done.AnsweredAt.Add(onTheWire))
+	case gapped:
+		return p.unrecorded(f) && !f.until.Before(sent)
 	}
 	return false
 }

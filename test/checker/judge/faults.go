@@ -21,6 +21,7 @@ const (
 	receiverLink               // requests or answers were lost or late
 	receivers                  // receivers did not answer well
 	postgres                   // nothing could be recorded for a while
+	gapped                     // the slot was taken away, or something from it
 )
 
 // effectOf goes by the beginning of the class. Any link but that to Postgres leads to the receivers.
@@ -31,6 +32,7 @@ func effectOf(class string) effect {
 	}{
 		{"kill", killed}, {"sigstop", paused}, {"redeliver", asked}, {"replay", asked},
 		{"postgres", postgres}, {"link-postgres", postgres}, {"disk-full", postgres},
+		{"slot-", gapped}, {"publication-", gapped},
 		{"link-", receiverLink}, {"receiver-down", receiverLink}, {"receiver", receivers},
 	} {
 		if strings.HasPrefix(class, known.prefix) {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,7 +19,7 @@ import (
 // Expected is a delivery that should have been made.
 type Expected = truth.Expected
 
-// Verdict is what came out. Deliveries = Delivered + Dead + Cancelled + Waiting + GivenUp + Lost.
+// Verdict is what came out. Deliveries = Delivered + Dead + Cancelled + Waiting + Otherwise + GivenUp + Lost.
 type Verdict struct {
 	Events     int `json:"events"`     // committed, whether anybody wanted them or not
 	Deliveries int `json:"deliveries"` // expected
@@ -26,9 +27,13 @@ type Verdict struct {
 	Dead       int `json:"dead"`       // dead letters at the end
 	Cancelled  int `json:"cancelled"`  // the subscription was deleted first
 	Waiting    int `json:"waiting"`    // held for an inactive or invalid subscription, or not drained
-	GivenUp    int `json:"given_up"`   // in a gap
-	Lost       int `json:"lost"`
-	Phantom    int `json:"phantom"`
+	Otherwise  int `json:"otherwise"`  // in a gap, and not for the subscription as it was when the event was made
+	GivenUp    int `json:"given_up"`   // in a gap, and without a row, or as an operator chose
+	Recovered  int `json:"recovered"`  // in a gap, and delivered all the same
+
+	Gaps    map[string]int `json:"gaps"` // that relays recovered from, by the code they gave
+	Lost    int            `json:"lost"`
+	Phantom int            `json:"phantom"`
 
 	Duplicates        int            `json:"duplicates"` // requests after one that had been received and answered with 2xx
 	Explained         int            `json:"explained"`
@@ -59,6 +64,7 @@ const maxDetails = 50
 func Judge(h *history.History, expected []Expected) Verdict {
 	j := newJudgement(h)
 	j.addExpected(expected)
+	j.readGaps()
 	j.addReplayed()
 	j.compareWriters()
 	j.readReceipts()
@@ -84,6 +90,7 @@ type judgement struct {
 	verdict       Verdict
 	txs           map[history.LSN]*history.Tx
 	written       map[int64]int // event number -> how often the WAL has it
+	own           int           // events of the relay's own, which have no number
 	subscriptions map[uuid.UUID]*subscription
 	faults        faults
 	pairs         []*pair // in commit order
@@ -105,6 +112,8 @@ type pair struct {
 	Expected
 	tx        *history.Tx
 	to        *subscription
+	gap       *history.Gap // that it lies in; nil: no stream missed it
+	undecided bool         // it may be made and need not: see readGaps
 	number    int64
 	ids       []uuid.UUID // one, unless something is wrong
 	receipts  []*arrival
@@ -127,7 +136,7 @@ func (p *pair) String() string {
 func newJudgement(h *history.History) *judgement {
 	j := &judgement{h: h, faults: newFaults(h.Faults), subscriptions: subscriptionsOf(h.Txs),
 		txs: make(map[history.LSN]*history.Tx, len(h.Txs)), written: map[int64]int{}, byID: map[uuid.UUID]*pair{}, strange: map[rowKey]bool{}}
-	j.verdict.Seen = map[string]int{}
+	j.verdict.Seen, j.verdict.Gaps = map[string]int{}, map[string]int{}
 	j.verdict.Counts, j.verdict.DuplicatesByClass = map[history.Kind]int{}, map[string]int{}
 	for i := range h.Txs {
 		tx := &h.Txs[i]
@@ -136,6 +145,9 @@ func newJudgement(h *history.History) *judgement {
 			if item.Event != nil {
 				j.verdict.Events++
 				j.written[item.Event.Number()]++
+				if strings.HasPrefix(item.Event.Type, "walhook.") {
+					j.own++
+				}
 			}
 		}
 	}
@@ -174,11 +186,6 @@ func (j *judgement) add(f history.Finding) {
 	if j.verdict.Counts[f.Kind] <= maxDetails {
 		j.verdict.Findings = append(j.verdict.Findings, f)
 	}
-}
-
-// inGap reports that an operator gave the delivery up.
-func (j *judgement) inGap(p *pair) bool {
-	return slices.ContainsFunc(j.h.Gaps, func(g history.Gap) bool { return p.LSN > g.From && p.LSN <= g.Until })
 }
 
 // lastSnapshot is what the tables held at the end; empty when they were never looked at.

@@ -14,14 +14,19 @@ func (j *judgement) findLost() {
 			j.lose(p, "was redelivered and still dead, though receivers were well")
 		case p.settled != nil:
 			j.verdict.Delivered++
+			if p.gap != nil && p.gap.Recovered && !p.settled.ArrivedAt.Before(p.gap.Begin) {
+				j.verdict.Recovered++
+			}
 		case len(p.receipts) == 0 && !p.recorded.IsZero():
 			j.lose(p, "is recorded as delivered and never arrived")
-		case j.inGap(p):
+		case p.givenUp():
 			j.verdict.GivenUp++
-		case p.to.deleted() && p.dead != nil:
+		case p.to.deleted() && p.dead != nil, p.forgotten():
 			j.verdict.Cancelled++
 		case j.waits(p):
 			j.verdict.Waiting++
+		case p.undecided && p.dead == nil && !p.pending:
+			j.verdict.Otherwise++
 		default:
 			j.findDead(p)
 		}

@@ -15,7 +15,7 @@ func (j *judgement) checkPositions() {
 			j.find(history.Position, s.At, "the slot is at %v, ahead of the checkpoint at %v", s.Slot, s.Confirmed)
 		}
 		for ; next < len(j.pairs) && j.pairs[next].LSN <= s.Confirmed; next++ {
-			if !j.inGap(j.pairs[next]) {
+			if !j.pairs[next].excused() {
 				open = append(open, j.pairs[next])
 			}
 		}

@@ -128,7 +128,7 @@ func (j *judgement) flaw(p *pair, r *arrival, b *body) string {
 	if flaw := j.settingsFlaw(p, r); flaw != "" {
 		return flaw
 	}
-	if p.replayed && j.inGap(p) { // what was received then and never recorded is not known any more
+	if p.replayed && p.excused() { // what was received then and never recorded is not known any more
 		return ""
 	}
 	return repeatFlaw(p, r, b.format)

@@ -20,7 +20,7 @@ func (j *judgement) addReplayed() {
 			if p := j.byRow[rowKey{f.Subscription, id}]; p != nil {
 				p.replayed = true
 			} else if e, known := events[id]; known && j.replayable(f, e.Event) {
-				j.allow(e, f.Subscription)
+				j.allow(e, f.Subscription).replayed = true
 			}
 		}
 	}
@@ -60,8 +60,9 @@ func (j *judgement) replayable(f *history.Fault, e *history.Event) bool {
 }
 
 // allow makes a delivery that may be made and need not.
-func (j *judgement) allow(e Expected, to uuid.UUID) {
+func (j *judgement) allow(e Expected, to uuid.UUID) *pair {
 	e.Subscription = to
-	p := &pair{Expected: e, tx: j.txs[e.LSN], to: j.subscriptions[to], number: e.Event.Number(), replayed: true}
+	p := &pair{Expected: e, tx: j.txs[e.LSN], to: j.subscriptions[to], number: e.Event.Number(), gap: j.gapAt(e.LSN), undecided: true}
 	j.byKey[pairKey{to, p.number}], j.byRow[rowKey{to, e.Event.ID}] = p, p
+	return p
 }

@@ -26,7 +26,7 @@ const (
 // settingsFlaw checks where the request went, what shape it has and how it is signed against what the subscription was
 // when it was made: never what was changed before the event.
 func (j *judgement) settingsFlaw(p *pair, r *arrival) string {
-	rows := p.to.alive(&p.Expected, r.ArrivedAt.Add(-older), r.ArrivedAt.Add(younger))
+	rows := p.to.alive(p, r.ArrivedAt.Add(-older), r.ArrivedAt.Add(younger))
 	there := slices.DeleteFunc(slices.Clone(rows), func(row *history.Subscription) bool {
 		u, err := url.Parse(row.URL)
 		return err != nil || u.Path != r.Path

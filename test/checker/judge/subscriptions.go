@@ -27,6 +27,7 @@ type version struct {
 	lsn         history.LSN           // of its transaction
 	index       int                   // in the transaction
 	from, until time.Time             // until is zero for the last one
+	changed     time.Time             // when the transaction began, if that is known
 	row         *history.Subscription // nil: deleted
 }
 
@@ -54,7 +55,11 @@ func change(all map[uuid.UUID]*subscription, id uuid.UUID, tx *history.Tx, index
 	if n := len(s.versions); n > 0 {
 		s.versions[n-1].until = tx.CommittedAt
 	}
-	s.versions = append(s.versions, version{lsn: tx.LSN, index: index, from: tx.CommittedAt, row: row})
+	v := version{lsn: tx.LSN, index: index, from: tx.CommittedAt, changed: tx.CommittedAt, row: row}
+	if row != nil && !row.ChangedAt.IsZero() {
+		v.changed = row.ChangedAt
+	}
+	s.versions = append(s.versions, v)
 	if row != nil {
 		s.widen(row)
 	}
@@ -81,9 +86,9 @@ func (s *subscription) widen(row *history.Subscription) {
 }
 
 // alive are the rows that an event may be sent with from one time to another: those that the subscription had at some
-// moment of it, and none that was changed before the event. When it was deleted, that is the last row it had: a request
-// may still have been under way.
-func (s *subscription) alive(e *Expected, from, to time.Time) []*history.Subscription {
+// moment of it, and none that was changed before the event, of which the stream tells. When it was deleted, that is the last
+// row it had: a request may still have been under way.
+func (s *subscription) alive(p *pair, from, to time.Time) []*history.Subscription {
 	var rows []*history.Subscription
 	var last *history.Subscription
 	for i, v := range s.versions {
@@ -94,7 +99,7 @@ func (s *subscription) alive(e *Expected, from, to time.Time) []*history.Subscri
 			continue
 		}
 		last = v.row
-		over := i+1 < len(s.versions) && s.versions[i+1].before(e)
+		over := i+1 < len(s.versions) && s.versions[i+1].before(&p.Expected) && !silent(p.gap)
 		if !over && (v.until.IsZero() || !v.until.Before(from)) {
 			rows = append(rows, v.row)
 		}

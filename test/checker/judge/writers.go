@@ -23,8 +23,9 @@ func (j *judgement) compareWriters() {
 	}
 	for _, n := range slices.Sorted(maps.Keys(j.written)) {
 		switch times := j.written[n]; {
+		case n < 0 && times > j.own:
+			j.find(history.Truth, time.Time{}, "%d events in the WAL have no number", times-j.own)
 		case n < 0:
-			j.find(history.Truth, time.Time{}, "%d events in the WAL have no number", times)
 		case times > 1:
 			j.find(history.Truth, time.Time{}, "event %d is in the WAL %d times", n, times)
 		case !logged[n]:

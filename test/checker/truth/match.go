@@ -16,14 +16,16 @@ func Matches(s *history.Subscription, e *history.Event) bool {
 	return s.Active && s.Tenant == e.Tenant && matchesType(s.EventTypes, e.Type) && matchesFilters(s.Filters, e.Payload)
 }
 
+// matchesType: the relay's own events are for those alone who name them.
 func matchesType(patterns []string, name string) bool {
+	own := strings.HasPrefix(name, "walhook.")
 	for _, pattern := range patterns {
 		prefix, isPrefix := strings.CutSuffix(pattern, ".*")
-		if pattern == name || pattern == "*" || isPrefix && strings.HasPrefix(name, prefix+".") {
+		if pattern == name || pattern == "*" && !own || isPrefix && strings.HasPrefix(name, prefix+".") {
 			return true
 		}
 	}
-	return len(patterns) == 0
+	return len(patterns) == 0 && !own
 }
 
 // matchesFilters looks at every filter, also after one that does not hold: another may be invalid.

@@ -31,6 +31,12 @@ func TestMatchesType(t *testing.T) {
 		{[]string{"patient.a.*"}, "patient.a.b", true},
 		{[]string{"patient.a.*"}, "patient.b", false},
 		{[]string{"x", "patient.*", "y"}, "patient.b", true},
+		{nil, "walhook.alert.timeouts", false},
+		{[]string{"*"}, "walhook.alert.timeouts", false},
+		{[]string{"*", "walhook.*"}, "walhook.alert.timeouts", true},
+		{[]string{"walhook.alert.*"}, "walhook.alert.timeouts", true},
+		{[]string{"walhook.alert.timeouts"}, "walhook.alert.timeouts", true},
+		{nil, "walhook", true},
 	} {
 		s := &history.Subscription{Active: true, EventTypes: c.patterns, Filters: json.RawMessage(`{}`)}
 		require.Equal(t, c.want, Matches(s, &history.Event{Type: c.name, Payload: json.RawMessage(`{}`)}), "%v %s", c.patterns, c.name)

@@ -110,11 +110,12 @@ func parseMessage(rest string) (line, error) {
 		return line{}, fmt.Errorf("the content has %d bytes, not %.20q", len(content), size)
 	}
 	var e struct {
-		ID      *uuid.UUID
-		Type    *string
-		Tenant  *string
-		Key     *string
-		Payload json.RawMessage
+		ID        *uuid.UUID
+		Type      *string
+		Tenant    *string
+		Key       *string
+		Payload   json.RawMessage
+		CreatedAt time.Time `json:"created_at"`
 	}
 	if err := json.Unmarshal([]byte(content), &e); err != nil {
 		return line{}, fmt.Errorf("read the emitted event: %w", err)
@@ -122,7 +123,7 @@ func parseMessage(rest string) (line, error) {
 	if e.ID == nil || e.Type == nil || e.Tenant == nil || e.Payload == nil {
 		return line{}, errors.New("the emitted event lacks id, type, tenant or payload")
 	}
-	event := &history.Event{ID: *e.ID, Type: *e.Type, Tenant: *e.Tenant, Payload: e.Payload, Emitted: true}
+	event := &history.Event{ID: *e.ID, Type: *e.Type, Tenant: *e.Tenant, Payload: e.Payload, Emitted: true, CreatedAt: e.CreatedAt}
 	if e.Key != nil {
 		event.Key = *e.Key
 	}
@@ -157,11 +158,12 @@ func parseEvent(s scanner) (line, error) {
 		return line{}, err
 	}
 	e := &history.Event{
-		ID:      r.uuid("id"),
-		Type:    r.text("type"),
-		Tenant:  r.text("tenant"),
-		Key:     r.nullable("key"),
-		Payload: json.RawMessage(r.text("payload")),
+		ID:        r.uuid("id"),
+		Type:      r.text("type"),
+		Tenant:    r.text("tenant"),
+		Key:       r.nullable("key"),
+		Payload:   json.RawMessage(r.text("payload")),
+		CreatedAt: r.moment("created_at"),
 	}
 	return line{kind: item, item: history.Item{Event: e}}, r.err
 }
@@ -196,6 +198,7 @@ func parseSubscription(s scanner) (line, error) {
 		RetryDelayMS:    r.milliseconds("retry_delay"),
 		TimeoutMS:       r.milliseconds("timeout"),
 		Active:          r.bool("is_active"),
+		ChangedAt:       r.moment("updated_at"),
 	}
 	return line{kind: item, item: history.Item{Subscription: sub}}, r.err
 }

@@ -20,6 +20,8 @@ func event(e history.Event) line {
 	return line{kind: item, item: history.Item{Event: &e}}
 }
 
+var made = time.Date(2026, 11, 22, 10, 11, 12, 0, time.UTC)
+
 const eventTail = " source[text]:null correlation_id[text]:null headers[jsonb]:'{}' created_at[timestamp with time zone]:'2026-11-22 10:11:12+00'"
 
 // subscriptionLine writes a row of outbox.subscriptions with some columns replaced.
@@ -32,14 +34,14 @@ func subscriptionColumns(replace ...string) string {
 		" filters[jsonb]:'{\"a\": 1}' headers[jsonb]:'{}' secret[text]:null previous_secret[text]:null previous_secret_expires_at[timestamp with time zone]:null" +
 		" signature[text]:'sha256' payload_format[text]:'envelope' payload_version[integer]:1 max_retries[integer]:3 retry_delay[interval]:'00:01:00'" +
 		" timeout[interval]:'00:00:02.5' ordering[text]:'none' max_in_flight[integer]:16 rate_limit[integer]:null batch_size[integer]:1" +
-		" batch_wait[interval]:'00:00:00' is_active[boolean]:true status[text]:'valid' status_reason[text]:null revision[integer]:1"
+		" batch_wait[interval]:'00:00:00' is_active[boolean]:true updated_at[timestamp with time zone]:'2026-11-22 10:11:12+00' status[text]:'valid' status_reason[text]:null revision[integer]:1"
 	return strings.NewReplacer(replace...).Replace(columns)
 }
 
 func subscription(change func(*history.Subscription)) line {
 	s := &history.Subscription{
 		ID: uuid.MustParse(id1), Tenant: "t", URL: "http://a/b", EventTypes: []string{"a.b", "c d", "x.*"}, Filters: json.RawMessage(`{"a": 1}`),
-		Signature: "sha256", Format: "envelope", BatchSize: 1, Ordering: "none", MaxRetries: 3, RetryDelayMS: 60_000, TimeoutMS: 2500, Active: true,
+		Signature: "sha256", Format: "envelope", BatchSize: 1, Ordering: "none", MaxRetries: 3, RetryDelayMS: 60_000, TimeoutMS: 2500, Active: true, ChangedAt: made,
 	}
 	if change != nil {
 		change(s)
@@ -58,10 +60,10 @@ var lines = map[string]line{
 	"COMMIT 7 (at 2026-11-22 10:11:12+00)":                {kind: commit, xid: 7, at: time.Date(2026, 11, 22, 10, 11, 12, 0, time.UTC)},
 
 	"table outbox.events_p20261122: INSERT: id[uuid]:'" + id1 + "' type[text]:'a.b' payload[jsonb]:'{\"n\": 1}' key[text]:null tenant[text]:''" + eventTail: event(
-		history.Event{Type: "a.b", Payload: json.RawMessage(`{"n": 1}`)}),
+		history.Event{Type: "a.b", Payload: json.RawMessage(`{"n": 1}`), CreatedAt: made}),
 	// Everything that could be mistaken for the end of a value is inside one, and names may be quoted.
-	"table outbox.\"events_\"\" x\": INSERT: tenant[text]:'it''s \nnew-tuple: ] \"x' \"id\"[uuid]:'" + id1 + "' \"ty pe\"[\"a b\".\"c\"]:B'101' type[text]:'''' key[text]:' key[text]:null' payload[jsonb]:'\"''\"'": event(
-		history.Event{Type: "'", Tenant: "it's \nnew-tuple: ] \"x", Key: " key[text]:null", Payload: json.RawMessage(`"'"`)}),
+	"table outbox.\"events_\"\" x\": INSERT: tenant[text]:'it''s \nnew-tuple: ] \"x' \"id\"[uuid]:'" + id1 + "' \"ty pe\"[\"a b\".\"c\"]:B'101' type[text]:'''' key[text]:' key[text]:null' payload[jsonb]:'\"''\"'" + eventTail: event(
+		history.Event{Type: "'", Tenant: "it's \nnew-tuple: ] \"x", Key: " key[text]:null", Payload: json.RawMessage(`"'"`), CreatedAt: made}),
 	"table outbox.events_default: DELETE: id[uuid]:'" + id1 + "'":             {},
 	"table outbox.events_default: DELETE: (no-tuple-data)":                    {},
 	"table outbox.events_default: UPDATE: id[uuid]:'" + id1 + "' type[text]:": {},
@@ -71,8 +73,8 @@ var lines = map[string]line{
 	"table public.events: INSERT: garbage":                                    {},
 	"table public.\"outbox.events\": INSERT: garbage":                         {},
 
-	emitted(`{"id": "` + id1 + `", "key": "k", "type": "a.b", "tenant": "t", "payload": {"x": [1.00, " content:"]}, "source": null}`): event(
-		history.Event{Type: "a.b", Tenant: "t", Key: "k", Payload: json.RawMessage(`{"x": [1.00, " content:"]}`), Emitted: true}),
+	emitted(`{"id": "` + id1 + `", "key": "k", "type": "a.b", "tenant": "t", "payload": {"x": [1.00, " content:"]}, "source": null, "created_at": "2026-11-22T10:11:12.000000Z"}`): event(
+		history.Event{Type: "a.b", Tenant: "t", Key: "k", Payload: json.RawMessage(`{"x": [1.00, " content:"]}`), Emitted: true, CreatedAt: made}),
 	emitted(`{"id": "` + id1 + `", "key": null, "type": "a", "tenant": "", "payload": null}`): event(
 		history.Event{Type: "a", Payload: json.RawMessage(`null`), Emitted: true}),
 	"message: transactional: 0 prefix: outbox, sz: 1 content:x":  {},
@@ -191,8 +193,8 @@ func FuzzParse(f *testing.F) {
 			require.ErrorIs(t, err, errOutput)
 		}
 		quoted := "'" + strings.ReplaceAll(value, "'", "''") + "'"
-		l, err := parseLine("table outbox.events: INSERT: id[uuid]:'" + id1 + "' type[text]:" + quoted + " key[text]:null payload[jsonb]:" + quoted + " tenant[text]:" + quoted)
+		l, err := parseLine("table outbox.events: INSERT: id[uuid]:'" + id1 + "' type[text]:" + quoted + " key[text]:null payload[jsonb]:" + quoted + " tenant[text]:" + quoted + eventTail)
 		require.NoError(t, err)
-		require.Equal(t, event(history.Event{Type: value, Tenant: value, Payload: json.RawMessage(value)}), l)
+		require.Equal(t, event(history.Event{Type: value, Tenant: value, Payload: json.RawMessage(value), CreatedAt: made}), l)
 	})
 }

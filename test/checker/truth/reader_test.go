@@ -131,7 +131,12 @@ func TestReadsEventsAsTheyCommit(t *testing.T) {
 	require.Equal(t, f.pgoutputEnds(f.slot+"_p", txs), ends(txs))
 
 	e := txs[1].Items[0].Event
-	require.Equal(t, history.Event{ID: e.ID, Type: "a.b", Tenant: "it's", Key: "k", Payload: json.RawMessage(`{"n": 8}`), Emitted: true}, *e)
+	require.Equal(t, history.Event{ID: e.ID, Type: "a.b", Tenant: "it's", Key: "k", Payload: json.RawMessage(`{"n": 8}`), Emitted: true, CreatedAt: e.CreatedAt}, *e)
+	for _, tx := range txs { // made before they were committed, by the same clock
+		for _, item := range tx.Items {
+			require.WithinRange(t, item.Event.CreatedAt, tx.CommittedAt.Add(-within), tx.CommittedAt)
+		}
+	}
 	require.Equal(t, f.text("SELECT id::text FROM outbox.events WHERE payload @> '{\"n\": 3}'"), txs[0].Items[1].Event.ID.String())
 	require.Equal(t, f.text("SELECT payload::text FROM outbox.events WHERE payload @> '{\"n\": 9}'"), string(txs[3].Items[0].Event.Payload))
 	require.Equal(t, f.text("SELECT xmin::text FROM outbox.events WHERE payload @> '{\"n\": 9}'"), fmt.Sprint(txs[3].XID))
@@ -188,6 +193,11 @@ func TestReadsSubscriptions(t *testing.T) {
 	txs := f.caughtUp()
 	require.Len(t, txs, 3)
 	id := uuid.MustParse("0199a0b1-0000-7000-8000-000000000001")
+	for _, tx := range txs { // it began before it ended, by the same clock
+		at := &tx.Items[0].Subscription.ChangedAt
+		require.WithinRange(t, *at, tx.CommittedAt.Add(-within), tx.CommittedAt)
+		*at = time.Time{}
+	}
 	want := history.Subscription{
 		ID: id, Tenant: "it's", URL: "http://127.0.0.1:1/x", EventTypes: []string{"a.b", `c,"d`, "x.*"}, Filters: json.RawMessage(`{"a_min": 1.50}`),
 		Secret: "it's secret", Signature: "sha256", Format: "raw", BatchSize: 1, Ordering: "none", MaxRetries: 7, RetryDelayMS: 60_000, TimeoutMS: 2500, Active: true,

@@ -50,6 +50,24 @@ func (w *Workload) Big(ctx context.Context, bytes int) error {
 	})
 }
 
+// Late calls f within a transaction that has written a few events, some in subtransactions, and then commits it. They are
+// delivered to the subscription of Huge. Errors are as in Huge, or those of f.
+func (w *Workload) Late(ctx context.Context, f func() error) error {
+	const rows = 3
+	last := w.numbers.Add(rows)
+	write := history.Write{Kept: []int64{last - 2, last - 1, last}}
+	return w.bulk(ctx, write, func(ctx context.Context, conn *pgx.Conn) error {
+		for _, n := range write.Kept {
+			_, err := conn.Exec(ctx, fmt.Sprintf(`SAVEPOINT s; INSERT INTO outbox.events (type, tenant, payload)
+				VALUES ('bulk.late', '%s', '{"n": %d, "bucket": %d}'); RELEASE s`, TenantOfBulk, n, takenBucket))
+			if err != nil {
+				return err
+			}
+		}
+		return f()
+	})
+}
+
 func (w *Workload) bulk(ctx context.Context, write history.Write, do work) error {
 	s := session{url: w.o.URL}
 	if err := s.open(ctx); err != nil {

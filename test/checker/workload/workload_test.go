@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/url"
 	"strings"
 	"testing"
@@ -204,6 +205,24 @@ func TestHugeAndBig(t *testing.T) {
 	require.Greater(t, ask[int](db, "SELECT length(payload::text) FROM outbox.events WHERE type = 'bulk.big'"), 5_000_000)
 	require.ErrorContains(t, w.Big(t.Context(), 11_000_000), "10_mb", "an error of the checker's own")
 	require.Equal(t, map[history.Outcome]int{history.Committed: 2, history.RolledBack: 1}, db.agree(w.Writes()))
+}
+
+// What commits late was written before, under the ids of subtransactions.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	address := harness.Database(t)
+	db := watch(t, address)
+	w := New(Options{URL: address, Receivers: "http://127.0.0.1:9"})
+	require.NoError(t, w.Prepare(t.Context()))
+	const committed = "SELECT count(*) FROM outbox.events WHERE type = 'bulk.late'"
+	require.NoError(t, w.Late(t.Context(), func() error {
+		require.Zero(t, ask[int](db, committed))
+		return nil
+	}))
+	require.Equal(t, 3, ask[int](db, committed+" AND tenant = 'bulk' AND payload @> (SELECT filters FROM outbox.subscriptions WHERE tenant = 'bulk')"))
+	require.Equal(t, 3, ask[int](db, "SELECT count(DISTINCT xmin::text) FROM outbox.events"))
+	require.ErrorIs(t, w.Late(t.Context(), func() error { return io.EOF }), io.EOF)
+	require.Equal(t, map[history.Outcome]int{history.Committed: 1, history.RolledBack: 1}, db.agree(w.Writes()))
 }
 
 // A statement that fails without a fault must end the run: otherwise the checker would test less than it says.
