@@ -89,7 +89,7 @@ func TestStopInTheMiddleOfATransaction(t *testing.T) {
 	url := harness.Database(t)
 	db := harness.Connect(t, url)
 	r := harness.NewCollector(t)
-	r.Answer(after(time.Millisecond))
+	r.Answer(after(10 * time.Millisecond)) // slow enough for every stop to come before the transaction's end
 	subscribe(t, db, r.URL(), "max_in_flight", "4")
 	o := options(url)
 	o.MaxUnrecorded = 50

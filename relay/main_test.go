@@ -19,7 +19,7 @@ import (
 
 // TestMain lets more tests run at a time than there are processors: many wait for the relay's next look.
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // before the command line is read, which wins
+	_ = flag.Set("test.parallel", "4") // before the command line is read, which wins
 	harness.Main(m)
 }
 
