@@ -18,12 +18,11 @@ func (b *bench) rest(ctx context.Context) error {
 	if b.idle == 0 {
 		return nil
 	}
-	// What the parts before have left to write out is nobody's idle cost.
-	if err := b.db.exec(ctx, "VACUUM"); err != nil {
-		return err
-	}
-	if err := b.db.exec(ctx, "CHECKPOINT"); err != nil {
-		return err
+	// What the parts before have left to write out is nobody's idle cost, nor what autovacuum finds to do after them.
+	for _, sql := range []string{"VACUUM", "CHECKPOINT", "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"} {
+		if err := b.db.exec(ctx, sql); err != nil {
+			return err
+		}
 	}
 	alone, err := b.watchRest(ctx, 0)
 	if err != nil {
@@ -57,7 +56,13 @@ func (b *bench) rest(ctx context.Context) error {
 	}
 	b.note("idle for %s: relay %s of CPU, Postgres %s (%s without a relay), %d bytes of WAL (%d without), %.1f MB", b.idle,
 		with.relayCPU, with.pgCPU, alone.pgCPU, with.wal, alone.wal, memory)
-	return relay.stop()
+	if err := relay.stop(); err != nil {
+		return err
+	}
+	if err := b.db.exec(ctx, "ALTER SYSTEM RESET autovacuum"); err != nil {
+		return err
+	}
+	return b.db.exec(ctx, "SELECT pg_reload_conf()")
 }
 
 // slotInUse waits until the relay reads its slot.
