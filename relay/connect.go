@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/walhook/walhook/relay/stream"
 )
 
 // connect opens a session for the relay's own work. What a role or database sets for its sessions does not
@@ -16,7 +17,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connection string: %w", err)
 	}
-	Unlimited(&cfg.Config)
+	stream.Unlimited(&cfg.Config)
 	for name, value := range map[string]string{
 		"application_name": "walhook", "synchronous_commit": "on", "search_path": "", "timezone": "UTC", "client_encoding": "UTF8",
 		"default_transaction_isolation": "read committed", "default_transaction_read_only": "off",
@@ -30,12 +31,6 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
-	}
-	// Before Postgres 17 there is no such setting, and a server does not let sessions begin with one that it doesn't know.
-	_, err = conn.Exec(ctx, "SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL")
-	if err != nil {
-		_ = conn.Close(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("connect to Postgres: lift the session's time limits: %w", err)
 	}
 	return conn, nil
 }
@@ -54,16 +49,4 @@ func connectGuarded(ctx context.Context, url string, silent time.Duration) (*pgx
 		return nil, fmt.Errorf("connect to Postgres: limit the session's silence: %w", err)
 	}
 	return conn, nil
-}
-
-// Unlimited lifts the time limits that a role or database has for its sessions: what the relay's process does takes as
-// long as it takes.
-func Unlimited(cfg *pgconn.Config) {
-	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"} {
-		cfg.RuntimeParams[name] = "0"
-	}
-	// Postgres 17 brought this one, and older servers refuse a session that names it.
-	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		return conn.Exec(ctx, "SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) <> '0'").Close()
-	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/walhook/walhook/relay"
 	"github.com/walhook/walhook/relay/ops"
 	"github.com/walhook/walhook/relay/secret"
+	"github.com/walhook/walhook/relay/stream"
 	"github.com/walhook/walhook/relay/webhook"
 )
 
@@ -47,7 +48,7 @@ func (s *service) newEngine(ctx context.Context, cfg config.Config, address net.
 		return nil, fmt.Errorf("%w: database_url: %w", errUsage, err)
 	}
 	poolConfig.MaxConns = 2
-	relay.Unlimited(&poolConfig.ConnConfig.Config)
+	stream.Unlimited(&poolConfig.ConnConfig.Config)
 	secrets, err := openSecrets(cfg)
 	if err != nil {
 		return nil, err
@@ -187,7 +188,7 @@ func (e *engine) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	relay.Unlimited(&cfg.Config)
+	stream.Unlimited(&cfg.Config)
 	return pgx.ConnectConfig(ctx, cfg)
 }
 

@@ -150,20 +150,24 @@ func Connect(ctx context.Context, url string) (*pgconn.PgConn, error) {
 	cfg.RuntimeParams["application_name"] = "walhook"
 	cfg.RuntimeParams["client_encoding"] = "UTF8" // whatever the role or database sets: receivers get JSON
 	// No time limit may break a stream off, or the snapshot of a new slot.
-	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"} {
-		cfg.RuntimeParams[limit] = "0"
-	}
+	Unlimited(cfg)
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open replication connection: %w", err)
 	}
-	// Before Postgres 17 there is no such setting, and a server does not let sessions begin with one that it doesn't know.
-	_, err = pg.Exec(ctx, "SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL").ReadAll()
-	if err != nil {
-		_ = pg.Close(ctx)
-		return nil, fmt.Errorf("open replication connection: lift its time limits: %w", err)
-	}
 	return pg, nil
+}
+
+// Unlimited lifts the time limits that a role or database has for its sessions: what the relay's process does takes as
+// long as it takes.
+func Unlimited(cfg *pgconn.Config) {
+	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"} {
+		cfg.RuntimeParams[name] = "0"
+	}
+	// Postgres 17 brought this one, and older servers refuse a session that names it.
+	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		return conn.Exec(ctx, "SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) <> '0'").Close()
+	}
 }
 
 // inspect asks for the tables' OIDs and for how long the server waits for us.
