@@ -32,7 +32,7 @@ type Config struct {
 
 	// The process.
 
-	Listen    string `yaml:"listen" env:"LISTEN" help:"address of API, dashboard and metrics"`
+	Listen    string `yaml:"listen" env:"LISTEN" help:"address of health and metrics"`
 	LogLevel  string `yaml:"log_level" env:"LOG_LEVEL" oneof:"trace debug info warn error" help:"least severe messages logged"`
 	LogFormat string `yaml:"log_format" env:"LOG_FORMAT" oneof:"auto json console" help:"form of the log on standard error; auto is console on a terminal, json otherwise"`
 
