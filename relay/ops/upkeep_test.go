@@ -118,7 +118,7 @@ func TestOldPartitionsAreDropped(t *testing.T) {
 		"wal_samples" + eleven, "wal_samples" + twelve, "wal_samples" + forty}, u.Dropped, "without a checkpoint, no event is known to be recorded")
 
 	db.slot(t)
-	db.exec(t, "UPDATE outbox.checkpoint SET recorded_through = now() - interval '10 days 12 hours'")
+	db.exec(t, "UPDATE outbox.checkpoint SET recorded_through = date_trunc('day', now(), 'UTC') - interval '10 days 12 hours'")
 	u, err = ops.Keep(t.Context(), conn, retention)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{"events" + twelve, "emitted_events" + twelve, "events" + forty, "emitted_events" + forty}, u.Dropped)

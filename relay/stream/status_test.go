@@ -301,6 +301,11 @@ func TestShutdownIsUrgent(t *testing.T) {
 	conn := s.open(t, s.options.URL, delivery.Position{})
 	s.exec(t, "SELECT outbox.publish('a', '{}')")
 	s.db.Close()
+	for begun := false; !begun; { // a sender that has not begun to send is just ended
+		batch, err := conn.Receive(100 * time.Millisecond)
+		require.NoError(t, err)
+		begun = len(batch.Items) > 0
+	}
 	stopped := make(chan error, 1)
 	began := time.Now()
 	go func() { stopped <- server.Stop("fast") }()

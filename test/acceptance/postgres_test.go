@@ -1,6 +1,7 @@
 package acceptance_test
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -112,6 +113,10 @@ func TestStopWithoutPostgres(t *testing.T) {
 	r := db.start("--delivery-grace-period", "500ms")
 	db.publish(10)
 	receiver.Wait(4, soon)
+	harness.Eventually(t, soon, "the relay has read all events", func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, "walhook_events_total 10\n")
+	})
 	require.NoError(t, server.Stop("immediate"))
 	close(answers) // delivered, and nowhere to write it down
 	receiver.Wait(10, soon)
