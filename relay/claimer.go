@@ -86,13 +86,14 @@ func (o *ownership) claimStep(ctx context.Context, conn *pgx.Conn) (time.Time, e
 	if err := o.writeFindings(ctx, conn); err != nil {
 		return time.Time{}, err
 	}
+	changed := o.changed.take() // first: what is retired is written down by the time that it is read again
 	if err := o.writeRetired(ctx, conn); err != nil {
 		return time.Time{}, err
 	}
 	if err := o.writeAgreements(ctx, conn); err != nil {
 		return time.Time{}, err
 	}
-	if changed := o.changed.take(); len(changed) > 0 {
+	if len(changed) > 0 {
 		if err := o.reload(ctx, conn, changed); err != nil {
 			return time.Time{}, err // the next connection reads all of them
 		}
@@ -152,8 +153,9 @@ func (o *ownership) findBehind(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// unknown looks for the subscription of waiting deliveries that no lane is known for: it is new, or it was
-// deleted and they are cancelled. It reports whether there may be more of them.
+// unknown looks for the subscription of waiting deliveries that no lane is known for. It is new, or it was deleted and they
+// are cancelled, or it is so new that only the stream has it: then they wait for its notification. It reports whether
+// there may be more to cancel.
 func (o *ownership) unknown(ctx context.Context, conn *pgx.Conn, id uuid.UUID) (more bool, err error) {
 	if err := o.reload(ctx, conn, []uuid.UUID{id}); err != nil {
 		return false, err
@@ -242,22 +244,33 @@ func (o *ownership) set(s loaded) {
 	o.lanes.Set(s.Settings)
 	o.handshakes.note(s.Settings)
 	if s.news || s.mended {
-		o.found(finding{s.SubscriptionID, s.Revision, s.Invalid})
+		o.found(finding{id: s.SubscriptionID, revision: s.Revision, reason: s.Invalid})
 	}
 }
 
 // writeFindings marks subscriptions whose rule does not compile or whose settings cannot be used, unless they
-// have changed since.
+// have changed since. The stream tells of a change once its commit is in the WAL, and others see it a moment later, or
+// much later where the commit waits for a standby. What cannot be marked yet waits here: once the change is seen,
+// its notification comes and wakes the claimer.
 func (o *ownership) writeFindings(ctx context.Context, conn *pgx.Conn) error {
+	var early []finding
 	findings := o.invalid.take()
 	for i, f := range findings {
-		_, err := conn.Exec(ctx, `UPDATE outbox.subscriptions SET status = CASE WHEN $3 = '' THEN 'valid' ELSE 'invalid' END, status_reason = nullif($3, '')
-			WHERE id = $1 AND revision = $2 AND status_reason IS DISTINCT FROM nullif($3, '')`, f.id, f.revision, f.reason)
+		var unseen bool
+		err := conn.QueryRow(ctx, `WITH marked AS (
+				UPDATE outbox.subscriptions SET status = CASE WHEN $3 = '' THEN 'valid' ELSE 'invalid' END, status_reason = nullif($3, '')
+				WHERE id = $1 AND revision = $2 AND status_reason IS DISTINCT FROM nullif($3, ''))
+			SELECT coalesce((SELECT revision FROM outbox.subscriptions WHERE id = $1), 0) < $2`, f.id, f.revision, f.reason).Scan(&unseen)
 		if err != nil {
-			o.invalid.back(findings[i:])
+			o.invalid.back(append(early, findings[i:]...))
 			return fmt.Errorf("mark subscription %s invalid: %w", f.id, err)
+		}
+		if unseen && f.streamed {
+			early = append(early, f)
+			continue
 		}
 		fault.Point(fault.ClaimerInvalidNoted)
 	}
+	o.invalid.back(early)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,6 +192,8 @@ func (o *ownership) Finished(batch []*delivery.Delivery, s *delivery.Settings, o
 	}
 	if outcome.Gone {
 		o.retire(s)
+		o.changed.add(s.SubscriptionID) // it may be deleted by now, and then it has no lane: what waits for it is cancelled
+		o.waker.wake()
 	}
 	return next.State != delivery.Waiting
 }
@@ -201,7 +204,7 @@ func (o *ownership) Released(all []*delivery.Delivery) { o.window.Released(all) 
 // put brings a rule into the routing view. One that does not compile disables its subscription, visibly.
 func (o *ownership) put(rule delivery.Rule) {
 	if err := o.table.Put(rule); err != nil {
-		o.found(finding{rule.SubscriptionID, rule.Revision, o.table.Invalid()[rule.SubscriptionID]})
+		o.found(finding{id: rule.SubscriptionID, revision: rule.Revision, reason: o.table.Invalid()[rule.SubscriptionID], streamed: true})
 	}
 }
 
@@ -232,6 +235,7 @@ type finding struct {
 	id       uuid.UUID
 	revision int64
 	reason   string
+	streamed bool // found in a rule from the stream, which may be ahead of the row that others see
 }
 
 // changedIDs collects subscriptions.
@@ -275,11 +279,23 @@ func (f *findings) add(n finding) bool {
 	return true
 }
 
-// back keeps what could not be written down for the next try.
+// back keeps what could not be written down for the next try, unless it has been superseded or forgotten.
 func (f *findings) back(rest []finding) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.all = append(f.all, rest...)
+	for _, n := range rest {
+		if known, ok := f.known[n.id]; ok && known.revision <= n.revision {
+			f.all = append(f.all, n)
+		}
+	}
+}
+
+// forget drops what was found of a subscription that is gone.
+func (f *findings) forget(id uuid.UUID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.known, id)
+	f.all = slices.DeleteFunc(f.all, func(n finding) bool { return n.id == id })
 }
 
 func (f *findings) take() []finding {

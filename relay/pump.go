@@ -161,6 +161,7 @@ func (o *ownership) pass(reached delivery.LSN) {
 func (o *ownership) change(c *delivery.Change) {
 	if c.Deleted {
 		o.table.Delete(c.Rule.SubscriptionID)
+		o.invalid.forget(c.Rule.SubscriptionID)
 		return
 	}
 	o.put(c.Rule)

@@ -15,7 +15,7 @@ import (
 // gets to it. What waits is kept, and goes out if somebody activates the subscription again.
 func (o *ownership) retire(s *delivery.Settings) {
 	reason := fmt.Sprintf("deactivated at %s: the receiver answered 410 Gone", time.Now().UTC().Format(time.RFC3339))
-	if !o.gone.add(finding{s.SubscriptionID, s.Revision, reason}) {
+	if !o.gone.add(finding{id: s.SubscriptionID, revision: s.Revision, reason: reason}) {
 		return
 	}
 	o.log.Warn().Stringer("subscription", s.SubscriptionID).Str("name", s.Name).Msg("the receiver answered 410 Gone: its subscription is deactivated")

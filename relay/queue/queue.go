@@ -224,11 +224,17 @@ const CancelAtATime = 5000
 
 // Cancel makes dead letters of what waits for a subscription that no longer exists, at most CancelAtATime, and returns
 // how many there were. What is under a lease may be in flight, and is left alone until that is over.
+//
+// That nobody sees the subscription is not enough: a delivery comes from the stream, which has a new subscription before
+// others see it, after a commit that waits for a standby much earlier. The routing view has it by then, with a
+// revision that its own transaction noted. It was deleted if that revision can be seen, or if the view has lost it.
 func (q *Queue) Cancel(ctx context.Context, conn *pgx.Conn, subscription uuid.UUID) (int64, error) {
 	tag, err := conn.Exec(ctx, `WITH gone AS (
 			DELETE FROM outbox.deliveries WHERE id IN (
 				SELECT id FROM outbox.deliveries WHERE subscription_id = $1 AND (lease_owner IS NULL OR next_attempt_at <= now())
 					AND NOT EXISTS (SELECT FROM outbox.subscriptions WHERE id = $1)
+					AND NOT EXISTS (SELECT FROM outbox.routing v WHERE v.subscription_id = $1 AND NOT EXISTS (
+						SELECT FROM outbox.subscription_revisions r WHERE r.revision = v.revision AND r.subscription_id = v.subscription_id))
 				LIMIT $2 FOR UPDATE)
 			RETURNING *)
 		INSERT INTO outbox.dead_letters (id, subscription_id, event_id, type, payload, key, tenant, source, correlation_id, headers,

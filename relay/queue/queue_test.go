@@ -330,6 +330,42 @@ func TestCancel(t *testing.T) {
 	require.Equal(t, 3, f.count("outbox.deliveries"))
 }
 
+// What waits for a subscription that nobody sees is left alone as long as its INSERT may be on its way: the routing view has
+// a revision that nobody sees either.
+func TestCancelOfWhatIsNotSeenYet(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	cancels := func(subscription uuid.UUID, n int64) {
+		t.Helper()
+		cancelled, err := f.queue.Cancel(t.Context(), f.conn, subscription)
+		require.NoError(t, err)
+		require.Equal(t, n, cancelled)
+	}
+	insert := func() (id uuid.UUID, commit func()) {
+		conn, revision := f.connect(), 0
+		tx, err := conn.Begin(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, tx.QueryRow(t.Context(), "INSERT INTO outbox.subscriptions (name, url) VALUES ('new', 'http://localhost') RETURNING id, revision").Scan(&id, &revision))
+		f.do("INSERT INTO outbox.routing VALUES ($1, '', '{}', '{}', 'none', true, $2)", id, revision)
+		f.add(id, 2, -time.Minute)
+		return id, func() { require.NoError(t, tx.Commit(t.Context())) }
+	}
+	id, commit := insert()
+	cancels(id, 0)
+	commit()
+	cancels(id, 0)
+	f.do("DELETE FROM outbox.subscriptions WHERE id = $1", id)
+	cancels(id, 2) // before the routing view has lost it
+
+	id, commit = insert()
+	commit()
+	f.do("DELETE FROM outbox.subscriptions WHERE id = $1", id)
+	f.do("UPDATE outbox.subscription_revisions SET subscription_id = gen_random_uuid() WHERE subscription_id = $1", id)
+	cancels(id, 0) // it left no revision
+	f.do("DELETE FROM outbox.routing WHERE subscription_id = $1", id)
+	cancels(id, 2)
+}
+
 // Errors say what was being done.
 func TestBrokenConnection(t *testing.T) {
 	t.Parallel()
