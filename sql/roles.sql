@@ -1,9 +1,11 @@
 -- Four group roles with the least rights that each task takes. None may log in: give them to roles that may.
 --
---   walhook_relay   what "walhook run" does; it reads secrets and payloads
+--   walhook_relay   what "walhook run" does, with its API and dashboard; it reads secrets and payloads
 --   walhook_app     publishes events, and reads nothing
---   walhook_config  configures webhooks; it reads secrets, and no payload
---   walhook_reader  reads everything but secrets and the headers that requests are made with, which may hold some
+--   walhook_config  configures webhooks, and makes and revokes tokens of the API; it reads secrets, and no payload (but a
+--                   token of its making reads them over the API)
+--   walhook_reader  reads everything but secrets, what tokens are recognised by, and the headers that requests are made
+--                   with, which may hold secrets
 --
 -- For example:
 --   CREATE ROLE relay LOGIN PASSWORD '...' REPLICATION IN ROLE walhook_relay;
@@ -49,15 +51,16 @@ GRANT SELECT ON outbox.events_default, outbox.emitted_events_default TO walhook_
 GRANT SELECT, INSERT, DELETE ON outbox.emitted_events, outbox.attempts TO walhook_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.deliveries, outbox.dead_letters, outbox.routing, outbox.recorded,
   outbox.recoveries, outbox.replays, outbox.subscription_totals, outbox.subscription_samples, outbox.wal_samples,
-  outbox.alerts TO walhook_relay;
+  outbox.alerts, outbox.system_samples TO walhook_relay;
 GRANT SELECT, UPDATE ON outbox.checkpoint TO walhook_relay;
 GRANT SELECT, INSERT ON outbox.epochs TO walhook_relay;
--- Its findings, and the end of a subscription whose receiver has said 410.
-GRANT SELECT, UPDATE (status, status_reason, verified_at, verification_error, allowed_rate, is_active)
-  ON outbox.subscriptions TO walhook_relay;
+-- Its findings, and the end of a subscription whose receiver has said 410. API and dashboard change all of it, and the event
+-- types; they make tokens and note when these were used.
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.subscriptions, outbox.event_types TO walhook_relay;
+GRANT SELECT, INSERT, UPDATE ON outbox.api_tokens TO walhook_relay;
 GRANT SELECT, DELETE ON outbox.subscription_revisions TO walhook_relay;
-GRANT SELECT ON outbox.event_types, outbox.retained, outbox.schema_version TO walhook_relay;
-GRANT SELECT ON outbox.replication_lag, outbox.subscription_stats, outbox.wal_history, outbox.queue, outbox.calls TO walhook_relay;
+GRANT SELECT ON outbox.retained, outbox.schema_version TO walhook_relay;
+GRANT SELECT ON outbox.replication_lag, outbox.subscription_stats, outbox.wal_history, outbox.system_now, outbox.queue, outbox.calls TO walhook_relay;
 
 -- What needs its owner's rights may be called by the relay and by nobody else: making and dropping partitions, and
 -- removing old rows.
@@ -85,7 +88,7 @@ GRANT INSERT ON outbox.events TO walhook_app;
 -- ---------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.subscriptions, outbox.event_types TO walhook_config;
-GRANT SELECT, INSERT, UPDATE ON outbox.replays TO walhook_config;
+GRANT SELECT, INSERT, UPDATE ON outbox.replays, outbox.api_tokens TO walhook_config;
 GRANT INSERT (id, type, payload, tenant, source, only_for) ON outbox.emitted_events TO walhook_config;
 GRANT INSERT (id, subscription_id, event_id, type, payload, tenant, source, headers, emitted, created_at, committed_at,
   commit_lsn, commit_index, round, next_attempt_at) ON outbox.deliveries TO walhook_config;
@@ -97,10 +100,11 @@ GRANT SELECT ON outbox.replication_lag, outbox.subscription_stats, outbox.wal_hi
 
 GRANT SELECT ON outbox.events, outbox.emitted_events, outbox.deliveries, outbox.dead_letters, outbox.attempts,
   outbox.checkpoint, outbox.epochs, outbox.routing, outbox.recorded, outbox.recoveries, outbox.replays,
-  outbox.subscription_totals, outbox.subscription_samples, outbox.wal_samples, outbox.alerts, outbox.event_types,
-  outbox.retained, outbox.schema_version, outbox.replication_lag, outbox.subscription_stats, outbox.wal_history, outbox.queue, outbox.calls TO walhook_reader;
+  outbox.subscription_totals, outbox.subscription_samples, outbox.wal_samples, outbox.system_samples, outbox.alerts, outbox.event_types,
+  outbox.retained, outbox.schema_version, outbox.replication_lag, outbox.subscription_stats, outbox.wal_history, outbox.system_now,
+  outbox.queue, outbox.calls TO walhook_reader;
 
--- Every column but those of secrets and headers, also of columns that a later version adds.
+-- Every column but those of secrets, headers and hashes of tokens, also of columns that a later version adds.
 DO $$
 DECLARE
   wanted record;
@@ -108,8 +112,8 @@ BEGIN
   FOR wanted IN
     SELECT a.attrelid::regclass AS relation, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
     FROM pg_attribute a
-    WHERE a.attrelid IN ('outbox.subscriptions'::regclass, 'outbox.subscription_revisions'::regclass)
-      AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('secret', 'previous_secret', 'headers')
+    WHERE a.attrelid IN ('outbox.subscriptions'::regclass, 'outbox.subscription_revisions'::regclass, 'outbox.api_tokens'::regclass)
+      AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('secret', 'previous_secret', 'headers', 'hash')
     GROUP BY a.attrelid
   LOOP
     EXECUTE format('GRANT SELECT (%s) ON %s TO walhook_reader', wanted.columns, wanted.relation);

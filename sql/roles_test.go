@@ -152,6 +152,7 @@ func TestConfigRoleConfiguresAndReadsNoPayload(t *testing.T) {
 		"SELECT outbox.send_test(id) FROM outbox.subscriptions",
 		"SELECT outbox.cancel_replay(outbox.replay(id, now() - interval '1 hour')) FROM outbox.subscriptions",
 		"INSERT INTO outbox.event_types (name) VALUES ('a.b')", "DELETE FROM outbox.event_types",
+		newToken, "SELECT * FROM outbox.api_tokens", "UPDATE outbox.api_tokens SET revoked_at = now()",
 		"SELECT * FROM outbox.subscription_stats", "SELECT * FROM outbox.queue", "SELECT * FROM outbox.replication_lag", "SELECT * FROM outbox.replays",
 		"DELETE FROM outbox.subscriptions")
 	mayNot(t, config, "SELECT FROM outbox.events", "SELECT payload FROM outbox.deliveries", "SELECT payload FROM outbox.emitted_events", "SELECT FROM outbox.dead_letters",
@@ -171,10 +172,10 @@ func TestReaderRoleReadsAllButSecrets(t *testing.T) {
 		may(t, reader, "SELECT "+strings.Join(columns, ", ")+" FROM "+relation)
 		hidden := texts(t, reader, `SELECT attname::text FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped
 			AND NOT has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attname`, relation)
-		want := map[string]string{"outbox.subscriptions": "headers previous_secret secret", "outbox.subscription_revisions": "headers"}
+		want := map[string]string{"outbox.subscriptions": "headers previous_secret secret", "outbox.subscription_revisions": "headers", "outbox.api_tokens": "hash"}
 		require.Equal(t, want[relation], strings.Join(hidden, " "), relation)
 	}
-	mayNot(t, reader, "SELECT secret FROM outbox.subscriptions", "SELECT * FROM outbox.subscriptions", "SELECT headers FROM outbox.subscription_revisions",
+	mayNot(t, reader, "SELECT hash FROM outbox.api_tokens", "UPDATE outbox.api_tokens SET revoked_at = NULL", "SELECT secret FROM outbox.subscriptions", "SELECT * FROM outbox.subscriptions", "SELECT headers FROM outbox.subscription_revisions",
 		"UPDATE outbox.subscriptions SET name = 'x'", "INSERT INTO outbox.events (type) VALUES ('x')", "DELETE FROM outbox.attempts", "SELECT outbox.activate(gen_random_uuid())",
 		"SELECT outbox.create_partitions()")
 	may(t, reader, "SELECT * FROM outbox.audit(now() - interval '1 day')")
@@ -189,10 +190,28 @@ func TestRelayRoleNeedsNoGrantsOnPartitions(t *testing.T) {
 	last := value[string](t, owner, "SELECT max(relname) FROM pg_class WHERE relname ~ '^events_p[0-9]{8}$' AND relkind = 'r'")
 	exec(t, owner, "INSERT INTO outbox.events (id, type) SELECT outbox.uuid_floor(now() + interval '30 days'), 'x'")
 	require.Equal(t, "outbox."+last, value[string](t, relay, "SELECT tableoid::regclass::text FROM outbox.events"))
-	mayNot(t, relay, "SELECT FROM outbox."+last, "DELETE FROM outbox.events", "UPDATE outbox.subscriptions SET secret = 'mine'", "UPDATE outbox.subscriptions SET url = 'http://localhost'",
-		"INSERT INTO outbox.subscriptions (name, url) VALUES ('n', 'http://localhost')", "DROP TABLE outbox.events_default", "UPDATE outbox.events SET type = 'y'", "TRUNCATE outbox.attempts")
+	mayNot(t, relay, "SELECT FROM outbox."+last, "DELETE FROM outbox.events", "DELETE FROM outbox.api_tokens", "TRUNCATE outbox.subscriptions", "DROP TABLE outbox.events_default", "UPDATE outbox.events SET type = 'y'", "TRUNCATE outbox.attempts")
 	may(t, relay, "UPDATE outbox.subscriptions SET status = 'invalid', status_reason = 'r', verified_at = now(), verification_error = 'e', allowed_rate = 1, is_active = false",
 		"SELECT FROM outbox.subscriptions FOR UPDATE", "SELECT secret FROM outbox.subscriptions")
+}
+
+// newToken is an insert of a token; its hash is of no token.
+const newToken = "INSERT INTO outbox.api_tokens (name, hash, hint, scopes) VALUES ('n', sha256('x'), 'whk_x', '{read}')"
+
+// What API and dashboard do besides what the relay does.
+func TestRelayRoleServesTheAPI(t *testing.T) {
+	t.Parallel()
+	relay, owner := grouped(t, "walhook_relay")
+	exec(t, owner, checkpoint, "s", "now")
+	may(t, relay, "INSERT INTO outbox.subscriptions (name, url, secret) VALUES ('n', 'http://localhost', 'old')", "UPDATE outbox.subscriptions SET url = 'http://127.0.0.1'",
+		"SELECT outbox.deactivate(id), outbox.activate(id) FROM outbox.subscriptions", "SELECT outbox.rotate_secret(id, 'new') FROM outbox.subscriptions",
+		"SELECT outbox.send_test(id) FROM outbox.subscriptions", "SELECT outbox.cancel_replay(outbox.replay(id, now() - interval '1 hour')) FROM outbox.subscriptions",
+		"INSERT INTO outbox.event_types (name, validation) VALUES ('a.b', 'reject')", "UPDATE outbox.event_types SET description = 'd'", "DELETE FROM outbox.event_types",
+		newToken, "UPDATE outbox.api_tokens SET last_used_at = now() WHERE hash = sha256('x')", "UPDATE outbox.api_tokens SET revoked_at = now()",
+		"SELECT outbox.publish('x', '{}', tenant => 't')", "SELECT * FROM outbox.system_now", "SELECT * FROM outbox.dead_letters", "SELECT * FROM outbox.queue",
+		"SELECT * FROM outbox.calls", "SELECT * FROM outbox.subscription_stats", "DELETE FROM outbox.subscriptions")
+	require.True(t, value[bool](t, relay, "SELECT outbox.sample_system('s')"))
+	require.False(t, value[bool](t, relay, "SELECT outbox.sample_system('s')"), "it was done just now")
 }
 
 // Who may not make roles is told so, and nothing is half done.

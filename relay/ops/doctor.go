@@ -51,6 +51,8 @@ type DoctorOptions struct {
 	PartitionsAhead time.Duration
 	WALDiskSize     int64 // bytes; 0: unknown
 	Listen          string
+	API             bool // API and dashboard are served there
+	Token           bool // of the configuration: there is one
 	// ReadSecret resolves a stored secret of a subscription as the relay would; nil: they are not tried.
 	ReadSecret func(stored string, subscription uuid.UUID) error
 	Keyset     bool // secrets at rest are encrypted
@@ -115,6 +117,7 @@ var checks = []check{
 	{"alerts", true, (*doctor).lookAtAlerts},
 	{"secrets", true, (*doctor).lookAtSecrets},
 	{"listen", false, (*doctor).lookAtListen},
+	{"tokens", true, (*doctor).lookAtTokens},
 	{"urls", true, (*doctor).lookAtURLs},
 }
 

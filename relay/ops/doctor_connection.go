@@ -111,8 +111,13 @@ func (d *doctor) lookAtListen(context.Context) error {
 	if err != nil || host == "localhost" {
 		return nil // configuration has refused what is no address
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		d.found("listen_public", fmt.Sprintf("listen is %s", d.Listen), "set WALHOOK_LISTEN=127.0.0.1:8080, or let a reverse proxy with TLS and authentication or a firewall stand before it")
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return nil
 	}
+	what := fmt.Sprintf("listen is %s: plain HTTP, with health and metrics for everybody", d.Listen)
+	if d.API {
+		what += ", and API and dashboard behind tokens"
+	}
+	d.found("listen_public", what, "set WALHOOK_LISTEN=127.0.0.1:8080 and let a reverse proxy with TLS stand before it; WALHOOK_METRICS_LISTEN puts metrics on another address")
 	return nil
 }

@@ -53,7 +53,9 @@ func TestDoctorNamesMissingRights(t *testing.T) {
 	p.exec(t, `CREATE ROLE "the relay" LOGIN REPLICATION IN ROLE walhook_relay`)
 	o := p.options
 	o.URL = as(t, p.url, "the relay")
-	found := ops.Diagnose(t.Context(), o)
+	api := o
+	api.API, api.Token = true, true
+	found := ops.Diagnose(t.Context(), api)
 	require.Empty(t, codesOf(found, ops.SeverityError), "%+v", found)
 	for _, code := range []string{"privileges", "superuser", "check_failed"} {
 		require.Empty(t, of(found, code))
@@ -64,12 +66,11 @@ func TestDoctorNamesMissingRights(t *testing.T) {
 	require.Empty(t, of(ops.Diagnose(t.Context(), o), "monitoring_rights"))
 
 	for taken, says := range map[string]string{
-		"UPDATE, DELETE ON outbox.deliveries":                       `GRANT UPDATE, DELETE ON outbox.deliveries TO "the relay"`,
-		"UPDATE (status) ON outbox.subscriptions":                   `GRANT UPDATE ("status") ON outbox.subscriptions TO "the relay"`,
-		"USAGE ON SCHEMA outbox":                                    `GRANT USAGE ON SCHEMA outbox TO "the relay"`,
-		"SELECT ON outbox.events_default":                           `GRANT SELECT ON outbox.events_default TO "the relay"`,
-		"INSERT ON outbox.attempts":                                 `GRANT INSERT ON outbox.attempts TO "the relay"`,
-		"UPDATE (is_active, status_reason) ON outbox.subscriptions": `GRANT UPDATE ("status_reason"), UPDATE ("is_active") ON outbox.subscriptions TO "the relay"`,
+		"UPDATE, DELETE ON outbox.deliveries": `GRANT UPDATE, DELETE ON outbox.deliveries TO "the relay"`,
+		"USAGE ON SCHEMA outbox":              `GRANT USAGE ON SCHEMA outbox TO "the relay"`,
+		"SELECT ON outbox.events_default":     `GRANT SELECT ON outbox.events_default TO "the relay"`,
+		"INSERT ON outbox.attempts":           `GRANT INSERT ON outbox.attempts TO "the relay"`,
+		"UPDATE ON outbox.subscriptions":      `GRANT UPDATE ("status"), UPDATE ("status_reason"), UPDATE ("verified_at"), UPDATE ("verification_error"), UPDATE ("allowed_rate"), UPDATE ("is_active") ON outbox.subscriptions TO "the relay"`,
 	} {
 		p.exec(t, "REVOKE "+taken+" FROM walhook_relay")
 		f := of(ops.Diagnose(t.Context(), o), "privileges")
@@ -78,6 +79,12 @@ func TestDoctorNamesMissingRights(t *testing.T) {
 		p.do(t, strings.SplitN(f[0].Remedy, " (all", 2)[0])
 		require.Empty(t, of(ops.Diagnose(t.Context(), o), "privileges"), taken)
 	}
+
+	f = of(ops.Diagnose(t.Context(), api), "privileges")
+	require.Len(t, f, 1, "API and dashboard write all columns")
+	require.True(t, strings.HasPrefix(f[0].Remedy, `GRANT UPDATE ON outbox.subscriptions TO "the relay"`), f[0].Remedy)
+	p.do(t, strings.SplitN(f[0].Remedy, " (all", 2)[0])
+	require.Empty(t, of(ops.Diagnose(t.Context(), api), "privileges"))
 }
 
 // Checks that cannot be made are findings, and the others are made.

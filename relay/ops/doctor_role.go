@@ -11,37 +11,47 @@ type need struct {
 	object  string
 	columns string // that rights are needed on; empty: the whole table
 	rights  string
+	api     bool // only API and dashboard take it
 }
 
 // needs are all rights that "walhook run" takes, as role walhook_relay has them (sql/roles.sql).
 var needs = []need{
-	{"events", "", "SELECT INSERT"},
-	{"events_default", "", "SELECT"},
-	{"emitted_events", "", "SELECT INSERT DELETE"},
-	{"emitted_events_default", "", "SELECT"},
-	{"attempts", "", "SELECT INSERT"},
-	{"deliveries", "", "SELECT INSERT UPDATE DELETE"},
-	{"dead_letters", "", "SELECT INSERT DELETE"},
-	{"routing", "", "SELECT INSERT UPDATE DELETE"},
-	{"recorded", "", "SELECT INSERT UPDATE DELETE"},
-	{"recoveries", "", "SELECT INSERT DELETE"},
-	{"replays", "", "SELECT UPDATE DELETE"},
-	{"subscription_totals", "", "SELECT INSERT UPDATE"},
-	{"subscription_samples", "", "SELECT INSERT"},
-	{"wal_samples", "", "SELECT INSERT"},
-	{"alerts", "", "SELECT INSERT UPDATE DELETE"},
-	{"checkpoint", "", "SELECT UPDATE"},
-	{"epochs", "", "SELECT INSERT"},
-	{"subscriptions", "", "SELECT"},
-	{"subscriptions", "status status_reason verified_at verification_error allowed_rate is_active", "UPDATE"},
-	{"subscription_revisions", "", "SELECT DELETE"},
-	{"replication_lag", "", "SELECT"},
-	{"subscription_stats", "", "SELECT"},
-	{"wal_history", "", "SELECT"},
-	{"create_partitions", "", "EXECUTE"},
-	{"old_partitions", "", "EXECUTE"},
-	{"drop_partitions", "", "EXECUTE"},
-	{"remove_old", "", "EXECUTE"},
+	{"events", "", "SELECT INSERT", false},
+	{"events_default", "", "SELECT", false},
+	{"emitted_events", "", "SELECT INSERT DELETE", false},
+	{"emitted_events_default", "", "SELECT", false},
+	{"attempts", "", "SELECT INSERT", false},
+	{"deliveries", "", "SELECT INSERT UPDATE DELETE", false},
+	{"dead_letters", "", "SELECT INSERT DELETE", false},
+	{"routing", "", "SELECT INSERT UPDATE DELETE", false},
+	{"recorded", "", "SELECT INSERT UPDATE DELETE", false},
+	{"recoveries", "", "SELECT INSERT DELETE", false},
+	{"replays", "", "SELECT UPDATE DELETE", false},
+	{"system_samples", "", "SELECT INSERT DELETE", false},
+	{"system_now", "", "SELECT", false},
+	{"subscription_totals", "", "SELECT INSERT UPDATE", false},
+	{"subscription_samples", "", "SELECT INSERT", false},
+	{"wal_samples", "", "SELECT INSERT", false},
+	{"alerts", "", "SELECT INSERT UPDATE DELETE", false},
+	{"checkpoint", "", "SELECT UPDATE", false},
+	{"epochs", "", "SELECT INSERT", false},
+	{"subscriptions", "", "SELECT", false},
+	{"subscriptions", "status status_reason verified_at verification_error allowed_rate is_active", "UPDATE", false},
+	{"subscription_revisions", "", "SELECT DELETE", false},
+	{"replication_lag", "", "SELECT", false},
+	{"subscription_stats", "", "SELECT", false},
+	{"wal_history", "", "SELECT", false},
+	{"create_partitions", "", "EXECUTE", false},
+	{"old_partitions", "", "EXECUTE", false},
+	{"drop_partitions", "", "EXECUTE", false},
+	{"remove_old", "", "EXECUTE", false},
+
+	{"subscriptions", "", "INSERT UPDATE DELETE", true},
+	{"event_types", "", "SELECT INSERT UPDATE DELETE", true},
+	{"api_tokens", "", "SELECT INSERT UPDATE", true},
+	{"replays", "", "INSERT", true},
+	{"queue", "", "SELECT", true},
+	{"calls", "", "SELECT", true},
 }
 
 // needsQuery finds the rights that are missing, without naming an object to Postgres: that would fail without USAGE on the schema.
@@ -65,6 +75,9 @@ const needsQuery = `SELECT w.object, coalesce(w.col, ''), w.needed
 func (d *doctor) lookAtPrivileges(ctx context.Context) error {
 	objects, columns, rights := []string{"outbox"}, []string{""}, []string{"USAGE"}
 	for _, n := range needs {
+		if n.api && !d.API {
+			continue
+		}
 		for right := range strings.FieldsSeq(n.rights) {
 			for _, column := range strings.Split(n.columns, " ") {
 				objects, columns, rights = append(objects, n.object), append(columns, column), append(rights, right)

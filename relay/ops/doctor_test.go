@@ -194,12 +194,34 @@ var diseases = []disease{
 		}, says: []string{"1 secrets", "no env:HUSH here"}, cure: "DELETE FROM outbox.subscriptions"},
 	{code: "urls_unchecked", cause: "INSERT INTO outbox.subscriptions (name, url) VALUES ('s', 'https://example.invalid/')",
 		options: func(o *ops.DoctorOptions) { o.Proxied = true }, cure: "DELETE FROM outbox.subscriptions"},
-	{code: "listen_public", options: func(o *ops.DoctorOptions) { o.Listen = "0.0.0.0:8080" }, says: []string{"0.0.0.0"}},
+	{code: "listen_public", options: func(o *ops.DoctorOptions) { o.Listen = "0.0.0.0:8080" }, says: []string{"0.0.0.0:8080: plain HTTP", "TLS"}},
+	{code: "listen_public", options: func(o *ops.DoctorOptions) { o.Listen, o.API = ":8080", true }, says: []string{"API and dashboard behind tokens", "TLS"}},
+	{code: "api_token_missing", options: func(o *ops.DoctorOptions) { o.API = true }, says: []string{"walhook token create", "WALHOOK_API_TOKEN"},
+		cause: token("revoked", "NULL", "now()") + token("old", "now() - interval '1 day'", "NULL"), cure: token("new", "NULL", "NULL")},
+	{code: "api_token_expired", options: func(o *ops.DoctorOptions) { o.API = true }, says: []string{"1 tokens have expired: old", "walhook token revoke"},
+		cure: "DELETE FROM outbox.api_tokens"},
 	{code: "clock", options: func(o *ops.DoctorOptions) { o.Now = func() time.Time { return time.Now().Add(time.Minute) } }, says: []string{"1m0s behind"}},
 	{code: "clock", options: func(o *ops.DoctorOptions) { o.Now = func() time.Time { return time.Now().Add(-time.Minute) } }, says: []string{"1m0s ahead of"}},
 	{code: "version_end_of_life", options: func(o *ops.DoctorOptions) { o.Now = func() time.Time { return time.Now().Add(10 * 365 * day) } }, says: []string{"not been maintained since"}},
 	{code: "slot_inactive"},
 	{code: "superuser", says: []string{"walhook init --roles"}},
+}
+
+// token is the statement that makes a token with these SQL values of expires_at and revoked_at.
+func token(name, expires, revoked string) string {
+	return fmt.Sprintf("INSERT INTO outbox.api_tokens (name, hash, hint, scopes, expires_at, revoked_at) VALUES ('%[1]s', sha256('%[1]s'), '', '{read}', %[2]s, %[3]s);", name, expires, revoked)
+}
+
+// A token of the configuration is one, and where there is no API nobody needs any.
+func TestDoctorAsksForATokenWhereOneIsMissing(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, healthy)
+	o := p.options
+	require.Empty(t, of(ops.Diagnose(t.Context(), o), "api_token_missing"))
+	o.API = true
+	require.Len(t, of(ops.Diagnose(t.Context(), o), "api_token_missing"), 1)
+	o.Token = true
+	require.Empty(t, of(ops.Diagnose(t.Context(), o), "api_token_missing"))
 }
 
 // Each disease is found, and gone again after its remedy. One after the other: they have one body.

@@ -13,10 +13,11 @@ import (
 type Sampled struct {
 	WAL           bool  // where WAL and slot stand
 	Subscriptions int64 // totals of so many
+	System        bool  // the sums over everything
 }
 
-// Sample notes where WAL and slot stand, and the totals of subscriptions that had attempts lately, once. What was
-// noted within the last minute, or the present five minutes, is not noted again, whoever did it.
+// Sample notes where WAL and slot stand, the totals of subscriptions that had attempts lately, and the sums over everything,
+// once. What was noted within the last minute, or (totals) the present five minutes, is not noted again, whoever did it.
 func Sample(ctx context.Context, conn *pgx.Conn, slot string) (Sampled, error) {
 	var s Sampled
 	if err := conn.QueryRow(ctx, "SELECT outbox.sample_wal($1)", slot).Scan(&s.WAL); err != nil {
@@ -24,6 +25,9 @@ func Sample(ctx context.Context, conn *pgx.Conn, slot string) (Sampled, error) {
 	}
 	if err := conn.QueryRow(ctx, "SELECT outbox.sample_subscriptions()").Scan(&s.Subscriptions); err != nil {
 		return s, fmt.Errorf("note what subscriptions did: %w", err)
+	}
+	if err := conn.QueryRow(ctx, "SELECT outbox.sample_system($1)", slot).Scan(&s.System); err != nil {
+		return s, fmt.Errorf("note the sums over everything: %w", err)
 	}
 	return s, nil
 }
@@ -41,7 +45,7 @@ func SampleRegularly(ctx context.Context, connect func(context.Context) (*pgx.Co
 		}
 		switch {
 		case err != nil && !failing:
-			log.Warn().Err(err).Msg("no samples for the forecast and for statistics of the last hour, trying again")
+			log.Warn().Err(err).Msg("no samples for the forecast, for charts and for statistics of the last hour, trying again")
 		case err == nil && failing:
 			log.Info().Msg("samples are taken again")
 		}

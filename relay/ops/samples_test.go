@@ -52,7 +52,7 @@ func TestSamplesAreTakenOnce(t *testing.T) {
 	db := newDatabase(t)
 	slot := db.slot(t)
 	db.totals(t, db.subscription(t, "s"), 1, 0, "1 second")
-	var wal, subscriptions atomic.Int64
+	var wal, subscriptions, system atomic.Int64
 	var relays sync.WaitGroup
 	for range 4 {
 		conn := connect(t, db)
@@ -64,12 +64,17 @@ func TestSamplesAreTakenOnce(t *testing.T) {
 			if s.WAL {
 				wal.Add(1)
 			}
+			if s.System {
+				system.Add(1)
+			}
 			subscriptions.Add(s.Subscriptions)
 		})
 	}
 	relays.Wait()
 	require.EqualValues(t, 1, wal.Load())
 	require.EqualValues(t, 1, subscriptions.Load())
+	require.EqualValues(t, 1, system.Load())
+	require.Equal(t, 1, db.count(t, "SELECT count(*) FROM outbox.system_samples WHERE attempts = 1 AND succeeded = 1 AND failed = 0"))
 
 	db.exec(t, "UPDATE outbox.wal_samples SET sampled_at = sampled_at - interval '51 seconds'")
 	s, err := ops.Sample(t.Context(), connect(t, db), slot)
@@ -213,7 +218,7 @@ func TestSamplingIsRepeated(t *testing.T) {
 		require.NoError(t, json.Unmarshal(line, &entry))
 		messages = append(messages, entry.Message)
 	}
-	require.Equal(t, []string{"no samples for the forecast and for statistics of the last hour, trying again", "samples are taken again"}, messages)
+	require.Equal(t, []string{"no samples for the forecast, for charts and for statistics of the last hour, trying again", "samples are taken again"}, messages)
 }
 
 func TestSamplingNamesWhatFailed(t *testing.T) {
@@ -227,4 +232,8 @@ func TestSamplingNamesWhatFailed(t *testing.T) {
 	db.exec(t, "DROP FUNCTION outbox.sample_subscriptions")
 	_, err = ops.Sample(t.Context(), connect(t, db), "s")
 	require.ErrorContains(t, err, "note what subscriptions did")
+	db = newDatabase(t)
+	db.exec(t, "DROP FUNCTION outbox.sample_system")
+	_, err = ops.Sample(t.Context(), connect(t, db), "s")
+	require.ErrorContains(t, err, "note the sums over everything")
 }
