@@ -1,0 +1,48 @@
+package ui
+
+var _ = register(textsOfOverview)
+
+var textsOfOverview = map[string]string{
+	"overview.relay":         "Relay",
+	"overview.relay.fine":    "Commits are read and deliveries made.",
+	"overview.relay.standby": "Another process has the slot. This one takes over when that one ends.",
+	"overview.relay.not":     "This process does not read commits at present.",
+	"overview.lag":           "Behind the database",
+	"overview.lag.seconds":   "%s behind",
+	"overview.lag.retained":  "%s of WAL kept for the slot",
+	"overview.queue":         "Queue",
+	"overview.queue.waiting": "deliveries waiting",
+	"overview.queue.oldest":  "the oldest for %s",
+	"overview.dead":          "Dead letters",
+	"overview.dead.text":     "given up",
+	"overview.dead.none":     "nothing given up",
+	"overview.hooks":         "Webhooks",
+	"overview.hooks.active":  "active",
+	"overview.hooks.off":     "%s inactive",
+	"overview.hooks.invalid": "%s invalid",
+	"overview.alerts":        "Alerts",
+	"overview.alerts.none":   "No alerts stand.",
+	"overview.alerts.more":   "These are the latest %d. The page of a webhook has all of its own.",
+	"overview.alerts.since":  "since",
+	"overview.charts":        "The last hour, in UTC",
+	"overview.charts.script": "Charts and live updates take JavaScript. Reload the page for the numbers of now.",
+
+	"live.on":  "live",
+	"live.off": "reconnecting",
+
+	"chart.throughput":        "Commits and deliveries",
+	"chart.throughput.label":  "Chart of events committed and delivered a second in the last hour",
+	"chart.committed":         "committed",
+	"chart.delivered":         "delivered",
+	"chart.failures":          "Failed attempts",
+	"chart.failures.label":    "Chart of failed attempts a second in the last hour",
+	"chart.failed":            "failed",
+	"chart.queue":             "Queue depth",
+	"chart.queue.label":       "Chart of deliveries waiting in the last hour",
+	"chart.waiting":           "waiting",
+	"chart.lag_bytes":         "Lag in bytes",
+	"chart.lag_bytes.label":   "Chart of the WAL that the relay has yet to confirm, in the last hour",
+	"chart.lag_seconds":       "Lag in seconds",
+	"chart.lag_seconds.label": "Chart of the age of the oldest event not yet recorded, in the last hour",
+	"chart.lag":               "lag",
+}
