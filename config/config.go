@@ -32,9 +32,17 @@ type Config struct {
 
 	// The process.
 
-	Listen    string `yaml:"listen" env:"LISTEN" help:"address of health and metrics"`
-	LogLevel  string `yaml:"log_level" env:"LOG_LEVEL" oneof:"trace debug info warn error" help:"least severe messages logged"`
-	LogFormat string `yaml:"log_format" env:"LOG_FORMAT" oneof:"auto json console" help:"form of the log on standard error; auto is console on a terminal, json otherwise"`
+	Listen        string `yaml:"listen" env:"LISTEN" help:"address of API, dashboard, health and metrics"`
+	PathPrefix    string `yaml:"path_prefix" env:"PATH_PREFIX" form:"/ and a path without / at its end" help:"what the paths of API and dashboard begin with, behind a reverse proxy that keeps it; health and metrics stay at the root"`
+	MetricsListen string `yaml:"metrics_listen" env:"METRICS_LISTEN" help:"address of metrics (and of health once more), which are then not on listen"`
+	LogLevel      string `yaml:"log_level" env:"LOG_LEVEL" oneof:"trace debug info warn error" help:"least severe messages logged"`
+	LogFormat     string `yaml:"log_format" env:"LOG_FORMAT" oneof:"auto json console" help:"form of the log on standard error; auto is console on a terminal, json otherwise"`
+
+	// API and dashboard, on listen.
+	API struct {
+		Enabled bool   `yaml:"enabled" env:"ENABLED" oneof:"true false" help:"serve REST API and dashboard"`
+		Token   Secret `yaml:"token" env:"TOKEN" form:"20 to 255 characters" help:"a first token, with every scope and for all tenants; better given as WALHOOK_API_TOKEN"`
+	} `yaml:"api" envPrefix:"API_"`
 
 	// Recording: how often finished deliveries and the checkpoint are written.
 	Record struct {
@@ -117,6 +125,7 @@ func Default() Config {
 	c.Listen = "127.0.0.1:8080"
 	c.LogLevel = "info"
 	c.LogFormat = "auto"
+	c.API.Enabled = true
 	c.Record.Interval = 100 * time.Millisecond
 	c.Memory.MaxUnrecorded = 8192
 	c.Memory.MaxUnrecordedBytes = 32 << 20
@@ -149,6 +158,7 @@ func Default() Config {
 func (c Config) Redacted() Config {
 	c.DatabaseURL = Secret(c.DatabaseURL.String())
 	c.Delivery.Proxy = Secret(c.Delivery.Proxy.String())
+	c.API.Token = Secret(c.API.Token.String())
 	c.Secrets.Keyset = Secret(c.Secrets.Keyset.String())
 	return c
 }

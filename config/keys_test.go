@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestKeysAreComplete(t *testing.T) {
 		if k.Type != "text" {
 			require.NotEmpty(t, k.Limits, k.Name)
 		}
-		if k.Name != "database_url" && k.Name != "delivery.proxy" && !strings.HasPrefix(k.Name, "secrets.") {
+		if !slices.Contains([]string{"database_url", "delivery.proxy", "path_prefix", "metrics_listen", "api.token"}, k.Name) && !strings.HasPrefix(k.Name, "secrets.") {
 			require.NotEmpty(t, k.Default, k.Name)
 		}
 		for _, name := range []string{k.Name, k.Env, k.Flag} {
@@ -31,7 +32,7 @@ func TestKeysAreComplete(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	require.Len(t, config.Keys(), 39)
+	require.Len(t, config.Keys(), 43)
 	require.True(t, seen["retention.events"] && seen["WALHOOK_RETENTION_EVENTS"] && seen["retention-events"])
 }
 
@@ -103,6 +104,8 @@ func TestSecretIsNotPrinted(t *testing.T) {
 		"host=db user=relay password=s3cret":                     "[redacted]",
 		"relay:s3cret@db":                                        "[redacted]",
 		"s3cret":                                                 "[redacted]",
+		"//s3cret/and/more":                                      "[redacted]",
+		"token://s3cret":                                         "[redacted]",
 	} {
 		s := config.Secret(url)
 		require.Equal(t, want, s.String())

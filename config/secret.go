@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,10 @@ type Secret string
 
 const redacted = "[redacted]"
 
+// urlSchemes are those of databases and proxies. Anything else may be a secret that only looks like a URL, as a token that
+// begins with slashes.
+var urlSchemes = []string{"postgres", "postgresql", "http", "https", "socks5"}
+
 // String returns the URL with "redacted" in place of each password, or only "[redacted]" for whatever could
 // be read in another way: key=value strings, a password with unescaped '/', '?' or '#'.
 func (s Secret) String() string {
@@ -20,7 +25,7 @@ func (s Secret) String() string {
 		return ""
 	}
 	u, err := url.Parse(string(s))
-	if err != nil || u.Host == "" || u.Opaque != "" || u.Fragment != "" || strings.Contains(u.RequestURI(), "@") {
+	if err != nil || !slices.Contains(urlSchemes, u.Scheme) || u.Host == "" || u.Opaque != "" || u.Fragment != "" || strings.Contains(u.RequestURI(), "@") {
 		return redacted
 	}
 	if _, has := u.User.Password(); has {

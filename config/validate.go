@@ -30,6 +30,9 @@ func (c *Config) Validate() error {
 	if c.Secrets.KeysetFile != "" && c.Secrets.Keyset != "" {
 		problems = append(problems, errors.New("secrets.keyset: secrets.keyset_file is set as well: give one of them"))
 	}
+	if c.MetricsListen != "" && c.MetricsListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		problems = append(problems, fmt.Errorf("metrics_listen: %q is listen as well: give another address, or leave metrics_listen out for both on one", c.MetricsListen))
+	}
 	return errors.Join(problems...)
 }
 
@@ -84,6 +87,10 @@ var checks = map[string]func(string) error{
 	"database_url": checkDatabaseURL,
 	"slot":         checkSlot,
 	"listen":       checkListen,
+
+	"path_prefix":    checkPathPrefix,
+	"metrics_listen": checkMetricsListen,
+	"api.token":      checkAPIToken,
 
 	"delivery.origin":         checkOrigin,
 	"delivery.allow_networks": checkNetworks,

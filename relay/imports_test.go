@@ -28,7 +28,9 @@ var allowed = map[string][]string{
 	"relay/delivery":        {"outbox"},
 	"relay/...":             {"outbox", "relay/delivery", "internal/fault"}, // never each other
 	"relay/queue/jetstream": {"outbox", "relay/delivery", "relay/queue", "internal/fault"},
-	"relay/ui":              {},
+	"relay/admin":           {"outbox", "relay/delivery"},
+	"relay/api":             {"outbox", "relay/admin"},
+	"relay/ui":              {"outbox", "relay/admin"},
 	"relay":                 {"outbox", "relay/...", "internal/fault"},
 
 	"cmd/localpg":     {},
@@ -52,18 +54,21 @@ var testAllowed = map[string][]string{
 
 // confined names third parties that only some packages may import, in tests as well.
 var confined = map[string][]string{
-	"github.com/jackc/pglogrepl":              {"relay/stream"},
-	"github.com/hashicorp/go-retryablehttp":   {"relay/webhook"},
-	"github.com/pressly/goose/v3/...":         {"sql"},
-	"github.com/goccy/go-yaml/...":            {"config"},
-	"github.com/caarlos0/env/v11/...":         {"config"},
-	"github.com/spf13/cobra/...":              {"cmd/walhook/..."},
-	"github.com/prometheus/client_golang/...": {"relay/ops", "relay", "cmd/walhook/...", "test/..."},
-	"github.com/tink-crypto/tink-go/v2/...":   {"relay/secret"},
-	"go.opentelemetry.io/otel/...":            {"cmd/walhook/...", "relay/webhook"},
-	"github.com/coreos/go-systemd/v22/...":    {"cmd/walhook/..."},
-	"github.com/stretchr/testify/...":         {"test/..."},
-	"go.uber.org/goleak":                      {"test/..."},
+	"github.com/jackc/pglogrepl":                   {"relay/stream"},
+	"github.com/hashicorp/go-retryablehttp":        {"relay/webhook"},
+	"github.com/pressly/goose/v3/...":              {"sql"},
+	"github.com/goccy/go-yaml/...":                 {"config"},
+	"github.com/caarlos0/env/v11/...":              {"config"},
+	"github.com/spf13/cobra/...":                   {"cmd/walhook/..."},
+	"github.com/prometheus/client_golang/...":      {"relay/ops", "relay", "cmd/walhook/...", "test/..."},
+	"github.com/tink-crypto/tink-go/v2/...":        {"relay/secret"},
+	"go.opentelemetry.io/otel/...":                 {"cmd/walhook/...", "relay/webhook"},
+	"github.com/coreos/go-systemd/v22/...":         {"cmd/walhook/..."},
+	"github.com/danielgtaylor/huma/v2/...":         {"relay/api"},
+	"github.com/santhosh-tekuri/jsonschema/v6/...": {"relay/admin"},
+	"github.com/chromedp/...":                      {"test/..."},
+	"github.com/stretchr/testify/...":              {"test/..."},
+	"go.uber.org/goleak":                           {"test/..."},
 }
 
 // onlyThirdParties are all that applications inherit from the public package.

@@ -15,6 +15,7 @@ func (a *app) commands() []*cobra.Command {
 		a.replayCommand(),
 		a.redeliverCommand(),
 		a.secretsCommand(),
+		a.tokenCommand(),
 		a.listenCommand(),
 		a.demoCommand(),
 		a.benchCommand(),

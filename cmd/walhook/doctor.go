@@ -63,14 +63,9 @@ func (a *app) doctorCommand() *cobra.Command {
 
 // doctor examines and prints. What it finds is no failure of the command; only errors end it with errFindings.
 func (a *app) doctor(ctx context.Context, cfg config.Config, o doctorOptions) error {
-	options, err := examination(ctx, cfg)
+	found, err := diagnose(ctx, cfg, o.skipURLs)
 	if err != nil {
 		return err
-	}
-	options.SkipURLs = o.skipURLs
-	found := ops.Diagnose(ctx, options)
-	if len(found) != 1 { // otherwise there is nobody to ask
-		found = withProblems(found, relay.Inspect(ctx, options.URL, cfg.Slot))
 	}
 	d := diagnosis{Findings: found}
 	for _, f := range found {
@@ -92,12 +87,26 @@ func (a *app) doctor(ctx context.Context, cfg config.Config, o doctorOptions) er
 	return err
 }
 
+// diagnose makes every check. That something is wrong is no error.
+func diagnose(ctx context.Context, cfg config.Config, skipURLs bool) ([]ops.Finding, error) {
+	options, err := examination(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	options.SkipURLs = skipURLs
+	found := ops.Diagnose(ctx, options)
+	if len(found) != 1 { // otherwise there is nobody to ask
+		found = withProblems(found, relay.Inspect(ctx, options.URL, cfg.Slot))
+	}
+	return found, nil
+}
+
 // examination is what the configuration says about what to look at.
 func examination(ctx context.Context, cfg config.Config) (ops.DoctorOptions, error) {
 	o := ops.DoctorOptions{
 		URL: cfg.DatabaseURL.Reveal(), Slot: cfg.Slot, Schema: whsql.Latest(), Timeout: cfg.Replication.ConnectTimeout,
 		StatusInterval: cfg.Replication.StatusInterval, PartitionsAhead: cfg.Retention.PartitionsAhead,
-		WALDiskSize: int64(cfg.Replication.WALDiskSize), Listen: cfg.Listen,
+		WALDiskSize: int64(cfg.Replication.WALDiskSize), Listen: cfg.Listen, API: cfg.API.Enabled, Token: cfg.API.Token != "",
 		Keyset: cfg.Secrets.KeysetFile != "" || cfg.Secrets.Keyset != "", Proxied: cfg.Delivery.Proxy != "",
 	}
 	secrets, err := openSecrets(cfg)

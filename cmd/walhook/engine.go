@@ -29,11 +29,12 @@ import (
 type engine struct {
 	service  *service
 	log      zerolog.Logger
-	address  net.Addr // of the relay's own endpoints, where no request may go
+	own      []net.Addr // the relay's own endpoints, where no request may go
 	database *pgconn.Config
 	pool     *pgxpool.Pool // for metrics
 	secrets  *secret.Resolver
 	sender   *webhook.Sender // from prepare on
+	face     *face           // API and dashboard
 
 	cfg     atomic.Pointer[config.Config]
 	changed chan struct{}               // cfg has other settings for the loops
@@ -41,8 +42,9 @@ type engine struct {
 	trouble atomic.Pointer[ops.Ready]   // why prepare is tried again
 }
 
-// newEngine makes what can be made without a database. Nothing runs yet.
-func (s *service) newEngine(ctx context.Context, cfg config.Config, address net.Addr) (*engine, error) {
+// newEngine makes what can be made without a database, for a service that listens there; metrics is nil where they have no
+// address of their own. Nothing runs yet.
+func (s *service) newEngine(ctx context.Context, cfg config.Config, listen, metrics net.Addr) (*engine, error) {
 	poolConfig, err := pgxpool.ParseConfig(cfg.DatabaseURL.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("%w: database_url: %w", errUsage, err)
@@ -57,15 +59,20 @@ func (s *service) newEngine(ctx context.Context, cfg config.Config, address net.
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}
-	e := &engine{service: s, log: s.log, address: address, database: &poolConfig.ConnConfig.Config, pool: pool, secrets: secrets,
+	e := &engine{service: s, log: s.log, own: []net.Addr{listen, metrics}, database: &poolConfig.ConnConfig.Config, pool: pool, secrets: secrets,
 		changed: make(chan struct{}, 1)}
 	e.cfg.Store(&cfg)
 	e.trouble.Store(&ops.Ready{State: string(relay.Starting)})
+	if e.face, err = e.newFace(ctx, cfg, listen); err != nil {
+		pool.Close()
+		return nil, err
+	}
 	return e, nil
 }
 
-// close releases connections, when nothing runs any more.
+// close ends API and dashboard and releases connections, when nothing else runs any more.
 func (e *engine) close() {
+	e.face.close()
 	e.pool.Close()
 	if e.sender != nil {
 		e.sender.Close()
@@ -82,10 +89,14 @@ func (e *engine) prepare(ctx context.Context) error {
 	if err := relay.New(e.relayOptions(), nil, e.service.metrics, log).Check(ctx); err != nil {
 		return err
 	}
-	options, err := senderOptions(ctx, *e.cfg.Load(), e.address, e.database, e.log)
+	if err := e.face.admit(ctx); err != nil {
+		return err
+	}
+	options, err := senderOptions(ctx, *e.cfg.Load(), e.own[0], e.database, e.log)
 	if err != nil {
 		return err
 	}
+	options.Policy.Own = append(options.Policy.Own, listening(e.own[1])...)
 	options.Tracer = e.service.tracer
 	e.sender = webhook.New(options)
 	e.relay.Store(relay.New(e.relayOptions(), e.sender, e.service.metrics, log))

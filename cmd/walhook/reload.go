@@ -16,9 +16,10 @@ import (
 
 // reloaded is what a reload has made: everything in it is checked and nothing of it runs.
 type reloaded struct {
-	engine *engine
-	front  *front // nil: the address stays
-	keys   []string
+	engine  *engine
+	front   *front // nil: the address stays
+	metrics *front // of metrics_listen, if that has changed; nil: there is none
+	keys    []string
 }
 
 // discard gives up what was not needed after all.
@@ -26,10 +27,12 @@ func (r *reloaded) discard() {
 	if r.engine != nil {
 		r.engine.close()
 	}
-	if r.front != nil {
-		_ = r.front.listener.Close()
-	}
+	r.front.discard()
+	r.metrics.discard()
 }
+
+// changed reports whether that setting is another one.
+func (r *reloaded) changed(key string) bool { return slices.Contains(r.keys, key) }
 
 // reload loads the settings again. It returns what has to take the place of what runs, or nil when that can stay: because
 // only settings of the loops and the log have changed, or because the new settings cannot be used. Then nothing changes,
@@ -67,14 +70,7 @@ func (s *service) prepareReload(ctx context.Context) (*reloaded, error) {
 		return nil, nil
 	}
 	next := &reloaded{keys: keys}
-	address := s.front.listener.Addr()
-	if slices.Contains(keys, "listen") {
-		if next.front, err = s.newFront(ctx, cfg.Listen); err != nil {
-			return nil, fmt.Errorf("listen: %w", err)
-		}
-		address = next.front.listener.Addr()
-	}
-	if next.engine, err = s.newEngine(ctx, cfg, address); err == nil {
+	if err = next.bind(ctx, s, cfg); err == nil {
 		err = next.check(ctx, present)
 	}
 	if err != nil {
@@ -83,6 +79,25 @@ func (s *service) prepareReload(ctx context.Context) (*reloaded, error) {
 	}
 	s.log.Info().Strs("changed", keys).Msg("new settings are checked, the relay stops to start with them")
 	return next, nil
+}
+
+// bind makes what answers, and the engine that stands behind it.
+func (r *reloaded) bind(ctx context.Context, s *service, cfg config.Config) (err error) {
+	listen, metrics := s.front.address(), s.metricsFront.address()
+	if r.changed("listen") {
+		if r.front, err = s.newFront(ctx, "listen", cfg.Listen, s.pages()); err != nil {
+			return err
+		}
+		listen = r.front.address()
+	}
+	if r.changed("metrics_listen") {
+		if r.metrics, err = s.newMetricsFront(ctx, cfg); err != nil {
+			return err
+		}
+		metrics = r.metrics.address()
+	}
+	r.engine, err = s.newEngine(ctx, cfg, listen, metrics)
+	return err
 }
 
 // check looks at the database that the settings name. One that does not answer is no reason to keep settings with which
@@ -100,21 +115,31 @@ func (r *reloaded) check(ctx context.Context, present *engine) error {
 	return err
 }
 
-// change puts what a reload has made in the place of what has stopped.
+// change puts what a reload has made in the place of what has stopped. Nobody who asks finds the door shut meanwhile: what
+// is new answers before what is old ends.
 func (s *service) change(next *reloaded) {
-	s.engine.Store(next.engine)
+	old := s.engine.Swap(next.engine)
 	s.relog(*next.engine.cfg.Load())
-	if next.front != nil {
-		s.serve(next.front)
+	for _, f := range []*front{next.front, next.metrics} {
+		if f != nil {
+			s.serve(f)
+		}
+	}
+	old.close()
+	if next.changed("listen") {
 		s.front.close()
 		s.front = next.front
+	}
+	if next.changed("metrics_listen") {
+		s.metricsFront.close()
+		s.metricsFront = next.metrics
 	}
 	s.tellReloaded(next.keys, true)
 	s.notify.reloaded("")
 }
 
 func (s *service) tellReloaded(keys []string, restarted bool) {
-	s.log.Info().Strs("changed", keys).Bool("restarted", restarted).Stringer("listen", s.front.listener.Addr()).Msg("reloaded")
+	s.addresses(s.log.Info().Strs("changed", keys).Bool("restarted", restarted)).Msg("reloaded")
 }
 
 // lightKey names the settings that the relay itself knows nothing of: those of the log and of the loops beside it.

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -23,9 +21,12 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "Run the relay, with health and metrics on --listen",
+		Short: "Run the relay, with API, dashboard, health and metrics on --listen",
 		Long: "Run the relay until SIGINT or SIGTERM; then requests in flight may end within the grace period, everything is\n" +
-			"recorded and confirmed, and the exit code is 0. Several may run with the same slot: one works, the others stand by.\n" +
+			"recorded and confirmed, and the exit code is 0. Several may run with the same slot: one works, the others stand by.\n\n" +
+			"On --listen are the dashboard (/), the REST API (/api/v1, described at /api/v1/openapi.json), health (/healthz, /readyz) and\n" +
+			"metrics (/metrics). Dashboard and API take a token: walhook token create --name NAME makes one. Behind a reverse proxy that keeps the path,\n" +
+			"--path-prefix is what it begins with. On another address than loopback the relay does not start without a token.\n\n" +
 			"SIGHUP loads file, environment and flags again; settings that cannot be used change nothing, and the log says why.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), c.Flags()) },
@@ -63,14 +64,15 @@ func (a *app) run(ctx context.Context, flags *pflag.FlagSet) error {
 	return s.run(ctx)
 }
 
-// service is what stays through reloads: the HTTP server, unless its address changes, the metrics, and around them what
-// the process was given.
+// service is what stays through reloads: the HTTP servers, unless their addresses change, the metrics, and around them
+// what the process was given.
 type service struct {
-	log     zerolog.Logger
-	metrics *ops.Metrics
-	front   *front
-	engine  atomic.Pointer[engine]
-	serve   func(*front) // from run on
+	log          zerolog.Logger
+	metrics      *ops.Metrics
+	front        *front
+	metricsFront *front // nil: metrics are on front
+	engine       atomic.Pointer[engine]
+	serve        func(*front) // from run on
 
 	// What follows is walhook run's own; without it there are no reloads, no systemd and no traces.
 
@@ -87,25 +89,30 @@ func newService(ctx context.Context, cfg config.Config, log zerolog.Logger) (*se
 	return s, s.open(ctx, cfg)
 }
 
-// open binds the address and looks at what can be looked at without a database, so that whatever is wrong there is said
-// at once. The address comes first: requests must not go there, whatever port it has got.
+// open binds the addresses and looks at what can be looked at without a database, so that whatever is wrong there is said
+// at once. The addresses come first: requests must not go there, whatever port they have got.
 func (s *service) open(ctx context.Context, cfg config.Config) error {
 	s.metrics = ops.NewMetrics(s.lanes, s.lag, ops.NewAlertsCollector(s.alerts),
 		ops.NewForecastCollector(s.forecast), ops.NewStateCollector(s.state, relayStates()...))
 	var err error
-	if s.front, err = s.newFront(ctx, cfg.Listen); err != nil {
+	if s.front, err = s.newFront(ctx, "listen", cfg.Listen, s.pages()); err != nil {
 		return err
 	}
-	e, err := s.newEngine(ctx, cfg, s.front.listener.Addr())
+	if s.metricsFront, err = s.newMetricsFront(ctx, cfg); err != nil {
+		s.front.discard()
+		return err
+	}
+	e, err := s.newEngine(ctx, cfg, s.front.address(), s.metricsFront.address())
 	if err != nil {
-		_ = s.front.listener.Close()
+		s.front.discard()
+		s.metricsFront.discard()
 		return err
 	}
 	s.engine.Store(e)
 	return nil
 }
 
-// run works until ctx ends. The HTTP server is the first to start and the last to stop, so that both can be watched.
+// run works until ctx ends. The HTTP servers are the first to start and the last to stop, so that both can be watched.
 func (s *service) run(ctx context.Context) error {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
@@ -114,17 +121,20 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error {
 			if err := f.server.Serve(f.listener); !errors.Is(err, http.ErrServerClosed) {
 				stop()
-				return fmt.Errorf("serve health and metrics: %w", err)
+				return fmt.Errorf("serve %s: %w", f.listener.Addr(), err)
 			}
 			return nil
 		})
 	}
 	s.serve(s.front)
+	if s.metricsFront != nil {
+		s.serve(s.metricsFront)
+	}
 	notifying, endNotifying := context.WithCancel(context.WithoutCancel(ctx))
 	defer endNotifying()
 	g.Go(func() error { s.notify.run(notifying, work, s.watch); return nil })
 	g.Go(func() error {
-		defer func() { s.front.close() }() // a reload may have made another one
+		defer func() { s.front.close(); s.metricsFront.close() }() // a reload may have made others
 		defer endNotifying()
 		defer stop()
 		return s.supervise(work)
@@ -144,10 +154,11 @@ func (s *service) supervise(ctx context.Context) error {
 		}
 		e.waits(err)
 	}
-	s.log.Info().Stringer("listen", s.front.listener.Addr()).Str("slot", e.cfg.Load().Slot).Str("version", version).Msg("walhook runs")
+	s.addresses(s.log.Info()).Str("slot", e.cfg.Load().Slot).Str("version", version).Msg("walhook runs")
 	for {
 		next, err := s.runEngine(ctx)
 		if next == nil {
+			s.engine.Load().close()
 			return err
 		}
 		s.change(next)
@@ -155,10 +166,9 @@ func (s *service) supervise(ctx context.Context) error {
 }
 
 // runEngine runs the present engine until it ends, or until a reload has brought another one: then it has stopped
-// gracefully, and what it could not record any more is delivered again.
+// gracefully, and what it could not record any more is delivered again. Its API and dashboard answer until it is closed.
 func (s *service) runEngine(ctx context.Context) (*reloaded, error) {
 	e := s.engine.Load()
-	defer e.close()
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
@@ -185,23 +195,6 @@ func (s *service) runEngine(ctx context.Context) (*reloaded, error) {
 		return next, nil
 	}
 }
-
-// front is the address of health and metrics, and who answers there.
-type front struct {
-	listener net.Listener
-	server   *http.Server
-}
-
-// newFront binds an address. Nobody answers yet.
-func (s *service) newFront(ctx context.Context, address string) (*front, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for health and metrics: %w: set listen to another address, or stop what uses this one", err)
-	}
-	return &front{listener, &http.Server{Handler: ops.Handler(s.ready, s.metrics), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
-}
-
-func (f *front) close() { _ = f.server.Close() }
 
 func (s *service) ready() ops.Ready { return s.engine.Load().ready() }
 

@@ -133,15 +133,7 @@ func (n *newSecret) assignment(cfg config.Config, id uuid.UUID) ([]assignment, e
 	if err != nil {
 		return nil, err
 	}
-	stored := n.value
-	switch {
-	case secret.IsEncrypted(stored):
-		_, err = resolver.Resolve(stored, id)
-	case secret.IsReference(stored):
-		err = secret.Check(stored)
-	case resolver.Encrypts():
-		stored, err = resolver.Encrypt(stored, id)
-	}
+	stored, err := seal(resolver)(n.value, id)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}

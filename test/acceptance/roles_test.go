@@ -1,9 +1,12 @@
 package acceptance_test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -66,7 +69,7 @@ func TestTheRelayNeedsNoMoreThanItsRole(t *testing.T) {
 	eventually("the handshake", "SELECT verified_at IS NOT NULL FROM outbox.subscriptions WHERE verification <> 'none'")
 	eventually("the finding", "SELECT status = 'invalid' FROM outbox.subscriptions WHERE id = $1", invalid)
 	eventually("an alert and its event", "SELECT EXISTS (SELECT FROM outbox.alerts WHERE subscription_id = $1) AND EXISTS (SELECT FROM outbox.events WHERE starts_with(type, 'walhook.alert.'))", deadID)
-	_, err := harness.Connect(t, db.url).Exec(t.Context(), "SELECT outbox.sample_wal($1), outbox.sample_subscriptions()", db.slot)
+	_, err := harness.Connect(t, db.url).Exec(t.Context(), "SELECT outbox.sample_wal($1), outbox.sample_subscriptions(), outbox.sample_system($1)", db.slot)
 	require.NoError(t, err, "what the relay does every few minutes")
 	eventually("upkeep", "SELECT to_regclass('outbox.attempts_p20200101') IS NULL")
 
@@ -88,6 +91,54 @@ func TestTheRelayNeedsNoMoreThanItsRole(t *testing.T) {
 	r.terminate(soon)
 	require.NotContains(t, r.Stderr(), "42501")
 	require.NotContains(t, strings.ReplaceAll(log(), "permission denied for function pg_ls_waldir", ""), "permission denied")
+}
+
+// API, dashboard and the making of tokens take nothing more either.
+func TestTheAPINeedsNoMoreThanTheRelaysRole(t *testing.T) {
+	t.Parallel()
+	db, log := privileged(t)
+	receiver := harness.NewCollector(t)
+	r := db.start("--api-token", "a-token-of-the-configuration")
+	token := db.newToken("--name", "n", "--scope", "manage,publish")
+	var made struct{ ID string }
+	require.NoError(t, json.Unmarshal(r.send(token, "POST", webhooks, `{"name": "n", "url": "`+receiver.URL()+`", "secret": "hush"}`), &made))
+	hook := webhooks + made.ID
+	r.send(token, "PATCH", hook, `{"description": "d"}`)
+	r.send(token, "POST", hook+"/deactivate", "")
+	r.send(token, "POST", hook+"/activate", "")
+	r.send(token, "POST", hook+"/rotate-secret", `{"new_secret": "hush hush"}`)
+	r.send(token, "POST", webhooks+"events/trigger", `{"event_type": "a.b", "event_data": {}}`)
+	receiver.Wait(1, soon)
+	r.send(token, "POST", hook+"/test", "{}")
+	r.send(token, "POST", hook+"/replay", `{"since": "`+time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)+`"}`)
+	r.send(token, "POST", "/api/v1/event-types", `{"name": "a.b", "schema": {"type": "object"}}`)
+	for _, path := range []string{webhooks, hook, hook + "/stats", hook + "/calls", webhooks + "system/stats", "/api/v1/event-types", "/api/v1/replication"} {
+		r.send(token, "GET", path, "")
+	}
+	r.send(token, "DELETE", hook, "")
+	require.Zero(t, db.token("revoke", "n").code)
+	r.terminate(soon)
+	require.NotContains(t, strings.ReplaceAll(log(), "permission denied for function pg_ls_waldir", ""), "permission denied")
+}
+
+// send makes a request of the API, which must succeed, and returns the answer.
+func (r *relay) send(token, method, path, body string) []byte {
+	r.t.Helper()
+	request, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, strings.NewReader(body))
+	require.NoError(r.t, err)
+	request.Header.Set("Authorization", "Bearer "+token)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	client := http.Client{Timeout: soon}
+	defer client.CloseIdleConnections()
+	response, err := client.Do(request)
+	require.NoError(r.t, err)
+	answer, err := io.ReadAll(response.Body)
+	require.NoError(r.t, err)
+	require.NoError(r.t, response.Body.Close())
+	require.Less(r.t, response.StatusCode, 300, "%s %s: %s", method, path, answer)
+	return answer
 }
 
 // A lost slot is recovered with the same rights: a slot takes REPLICATION alone.
