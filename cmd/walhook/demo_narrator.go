@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,16 @@ func (n *narrator) line(format string, args ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_, _ = fmt.Fprintf(n.out, time.Now().Format("15:04:05.000")+"  "+format+"\n", args...)
+}
+
+// banner prints lines that stand out.
+func (n *narrator) banner(lines ...string) {
+	if n.quiet {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, _ = fmt.Fprintf(n.out, "\n    %s\n\n", strings.Join(lines, "\n    "))
 }
 
 // notable prints a line unless one of its kind was printed within the last two seconds.

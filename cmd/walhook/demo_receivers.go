@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -29,74 +28,70 @@ const (
 
 // demoReceiver is one of the systems around the clinic: a subscription and the server behind it.
 type demoReceiver struct {
-	name       string
-	eventTypes []string
-	filters    string                 // as in outbox.subscriptions
-	wants      func(clinicEvent) bool // what eventTypes and filters say, said independently of the relay
-	flaky      bool
+	demoSubscription
+	wants func(clinicEvent) bool // what eventTypes and filters say, said independently of the relay
+	flaky bool
 
-	secret       string
 	verifier     *receiver.Verifier
 	subscription uuid.UUID
-	url          string
+	revision     int // of the subscription
 	ledger       *demoLedger
 	say          *narrator
 	outages      outages
-	server       *http.Server
-	served       chan struct{} // closed when the server has ended
+	server       *demoServer
 }
 
-// demoReceivers lists them, with every kind of selection.
-func demoReceivers() []*demoReceiver {
-	return []*demoReceiver{
-		{name: "reception", eventTypes: []string{"patient.*", "appointment.*", "queue.called"}, filters: `{}`,
+// matches reports whether the receiver should get an event.
+func (r *demoReceiver) matches(e clinicEvent) bool { return r.tenant == e.Tenant && r.wants(e) }
+
+// demoReceivers lists them, with every kind of selection. A demo that measures has one tenant only.
+func demoReceivers(o demoOptions) []*demoReceiver {
+	all := []*demoReceiver{
+		{demoSubscription: demoSubscription{name: "reception", description: "The screens at the entrance", filters: `{}`,
+			eventTypes: []string{"patient.*", "appointment.*", "queue.called"}},
 			wants: func(e clinicEvent) bool { return e.family("patient", "appointment") || e.Type == "queue.called" }},
-		{name: "cardiology", eventTypes: []string{}, filters: `{"department": "cardiology"}`,
+		{demoSubscription: demoSubscription{name: "cardiology", description: "Everything of one department", filters: `{"department": "cardiology"}`,
+			headers: `{"Authorization": "Bearer demo-of-cardiology", "X-Ward": "C2"}`},
 			wants: func(e clinicEvent) bool { return e.department == "cardiology" }},
-		{name: "accounting", eventTypes: []string{"payment.*"}, filters: `{"amount_min": 1000}`,
+		{demoSubscription: demoSubscription{name: "accounting", description: "Payments of 1000 and more", filters: `{"amount_min": 1000}`,
+			eventTypes: []string{"payment.*"}},
 			wants: func(e clinicEvent) bool { return e.family("payment") && e.cents >= 1000_00 }},
-		{name: "insurer", eventTypes: []string{"visit.*", "payment.*"}, filters: `{}`, flaky: true,
+		{demoSubscription: demoSubscription{name: "insurer", description: "Fails now and then, which retries make up for", filters: `{}`,
+			eventTypes: []string{"visit.*", "payment.*"}}, flaky: true,
 			wants: func(e clinicEvent) bool { return e.family("visit", "payment") }},
-		{name: "data warehouse", eventTypes: []string{}, filters: `{}`,
+		{demoSubscription: demoSubscription{name: "data warehouse", filters: `{}`,
+			description: "Everything, <b>whatever it is</b> <script>alert('a description')</script>"},
 			wants: func(clinicEvent) bool { return true }},
 	}
+	if o.endless() {
+		all = append(all, &demoReceiver{demoSubscription: demoSubscription{tenant: demoBranch, name: "branch office", filters: `{}`,
+			description: "Everything of another tenant, whose events nobody else gets"},
+			wants: func(clinicEvent) bool { return true }})
+	}
+	for _, r := range all {
+		r.secret, r.maxRetries = "demo-secret-of-"+strings.ReplaceAll(r.name, " ", "-"), demoRetries
+	}
+	return all
 }
 
+// demoBranch is the tenant of the clinic's branch.
+const demoBranch = "north"
+
 // startDemoReceivers starts a server for each. After an error those that run are returned as well.
-func startDemoReceivers(ctx context.Context, ledger *demoLedger, say *narrator) ([]*demoReceiver, error) {
-	all := demoReceivers()
+func startDemoReceivers(ctx context.Context, o demoOptions, ledger *demoLedger, say *narrator) ([]*demoReceiver, error) {
+	all := demoReceivers(o)
 	for i, r := range all {
 		r.ledger, r.say = ledger, say
-		r.secret = "demo-secret-of-" + strings.ReplaceAll(r.name, " ", "-")
 		var err error
 		if r.verifier, err = receiver.NewVerifier(receiver.Options{Scheme: receiver.SHA256, Secrets: []string{r.secret}}); err == nil {
-			err = r.start(ctx)
+			r.server, err = startDemoServer(ctx, r)
 		}
 		if err != nil {
 			return all[:i], fmt.Errorf("start receiver %s: %w", r.name, err)
 		}
+		r.url = r.server.base + "/webhooks"
 	}
 	return all, nil
-}
-
-func (r *demoReceiver) start(ctx context.Context) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	r.url = "http://" + l.Addr().String() + "/webhooks"
-	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	r.served = make(chan struct{})
-	go func() {
-		defer close(r.served)
-		_ = r.server.Serve(l) // ends when the server is closed
-	}()
-	return nil
-}
-
-func (r *demoReceiver) stop() {
-	_ = r.server.Close()
-	<-r.served
 }
 
 // ServeHTTP does what any receiver should: verify the signature over the bytes that came, answer quickly,
@@ -121,7 +116,7 @@ func (r *demoReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	if envelope.Attempt > 1 {
+	if r.flaky && envelope.Attempt > 1 { // others get the same again only when it is replayed
 		r.say.notable("recovers", "%s got %s at attempt %d, %.1f s after the commit", r.name, envelope.EventType, envelope.Attempt,
 			now.Sub(envelope.Timestamp).Seconds())
 	}

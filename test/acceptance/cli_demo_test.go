@@ -2,13 +2,19 @@ package acceptance_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,17 +101,119 @@ func TestDemoTellsWhatHappensAndRemovesEverything(t *testing.T) {
 	// The demo is to be looked at: psql finds everything, and events emitted as messages too.
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
-	var families, emitted int
-	require.NoError(t, conn.QueryRow(t.Context(), `SELECT (SELECT count(DISTINCT split_part(type, '.', 1)) FROM outbox.events),
-		(SELECT count(DISTINCT event_id) FROM outbox.attempts a WHERE EXISTS (SELECT FROM outbox.emitted_events e WHERE e.id = a.event_id))`).Scan(&families, &emitted))
+	harness.Eventually(t, soon, "four families of events, and emitted ones that were delivered", func() (both bool) {
+		require.NoError(t, conn.QueryRow(t.Context(), `SELECT (SELECT count(DISTINCT split_part(type, '.', 1)) FROM outbox.events) >= 4
+			AND EXISTS (SELECT FROM outbox.attempts a JOIN outbox.emitted_events e ON e.id = a.event_id)`).Scan(&both))
+		return both
+	})
 	require.NoError(t, conn.Close(t.Context()))
-	require.GreaterOrEqual(t, families, 4)
-	require.Positive(t, emitted)
 
 	p.Signal(syscall.SIGINT)
 	require.Zero(t, p.Wait(demoEnd), p.Stderr())
 	require.Regexp(t, `\d+ events committed in .* became \d+ deliveries: \d+ delivered, \d+ of them after retries; 0 dead`, p.Stdout())
 	gone(t, url, dir)
+}
+
+var demoLogin = regexp.MustCompile(`log in: +(http://127\.0\.0\.1:\d+)(/\S*)?/login#token=(whk_[A-Za-z0-9_-]{43})\n`)
+
+// demoDashboard waits until the demo is ready, and returns where its dashboard and API are, under the prefix, and the token.
+func demoDashboard(t *testing.T, p *harness.Process) (r *relay, prefix, token string) {
+	t.Helper()
+	p.WaitFor("Ctrl-C ends the demo", soon)
+	match := demoLogin.FindStringSubmatch(p.Stdout())
+	require.NotNil(t, match, p.Stdout())
+	require.Contains(t, p.Stdout(), fmt.Sprintf("curl -H \"Authorization: Bearer %s\" %s%s/api/v1/webhooks/\n", match[3], match[1], match[2]))
+	require.Contains(t, p.Stdout(), "dashboard: "+match[1]+match[2]+"/\n")
+	return &relay{Process: p, t: t, url: match[1]}, match[2], match[3]
+}
+
+// visitor is a browser that is logged in.
+func (r *relay) visitor(prefix, token string) *http.Client {
+	r.t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(r.t, err)
+	v := &http.Client{Jar: jar, Timeout: soon}
+	r.t.Cleanup(v.CloseIdleConnections)
+	response, err := v.PostForm(r.url+prefix+"/login", url.Values{"token": {token}})
+	require.NoError(r.t, err)
+	require.NoError(r.t, response.Body.Close())
+	require.Equal(r.t, prefix+"/", response.Request.URL.Path, "sent on to the first page")
+	return v
+}
+
+// page returns a page of the dashboard.
+func (r *relay) page(v *http.Client, path string) string {
+	r.t.Helper()
+	response, err := v.Get(r.url + path)
+	require.NoError(r.t, err)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(r.t, err)
+	require.Equal(r.t, http.StatusOK, response.StatusCode, "%s: %.1000s", path, body)
+	return string(body)
+}
+
+// The demo without an end has a dashboard where every page has something to show, whatever somebody does there.
+func TestDemoHasADashboard(t *testing.T) {
+	t.Parallel()
+	p := demo(t, "--listen", "127.0.0.1:0", "--path-prefix", "/hooks", "--rate", "60")
+	database, dir := demoDatabase(t, p)
+	r, prefix, token := demoDashboard(t, p)
+	require.Equal(t, "/hooks", prefix)
+	r.waitReady(200, "running")
+	require.Equal(t, http.StatusUnauthorized, r.as("", prefix+webhooks))
+	v := r.visitor(prefix, token)
+
+	api := &client{t: t, base: r.url + prefix + "/api/v1", token: token}
+	named := map[string]object{}
+	for _, w := range api.get("/webhooks/?limit=100").is(200).items() {
+		named[w.text("name")] = w
+		require.NotEmpty(t, w.text("description"))
+	}
+	require.Len(t, named, 10)
+	require.Equal(t, false, named["school of nursing"].members["is_active"])
+	require.Equal(t, "north", named["branch office"].text("tenant"))
+	require.Equal(t, "[redacted]", named["cardiology"].members["headers"].(map[string]any)["Authorization"])
+	harness.Eventually(t, soon, "the relay finds the filter that does not compile", func() bool {
+		return api.get("/webhooks/"+named["pharmacy"].text("id")).is(200).object().text("status") == "invalid"
+	})
+
+	numbers := map[string]any{}
+	for _, e := range api.get("/event-types?limit=100").is(200).items() {
+		numbers[e.text("name")] = e.members["number"]
+	}
+	for i, name := range []string{"created", "changed", "deleted", "published", "unpublished"} {
+		require.Equal(t, json.Number(fmt.Sprint(40+i)), numbers["object."+name], name)
+	}
+
+	broken := "/webhooks/" + named["laboratory"].text("id")
+	harness.Eventually(t, demoEnd, "there are dead letters", func() bool { return api.get(broken+"/stats").is(200).object().number("dead") > 0 })
+	harness.Eventually(t, demoEnd, "there is an alert", func() bool {
+		return strings.Contains(p.Stderr(), `"alert":"consecutive_failures"`)
+	})
+	p.WaitFor("replayed: reception gets everything", demoEnd)
+	for _, path := range []string{"/", "/webhooks", broken, "/webhooks/" + named["data warehouse"].text("id"), "/dead-letters", "/events", "/slot", "/event-types"} {
+		page := r.page(v, prefix+path)
+		require.Contains(t, page, "</html>", path)
+		require.NotContains(t, page, "<script>alert", path)
+	}
+
+	require.Contains(t, r.page(v, prefix+"/dead-letters"), "laboratory")
+	require.Contains(t, r.page(v, prefix+"/event-types"), "object.unpublished")
+
+	// Whoever tries things out there spoils nothing.
+	api.post("/webhooks/"+named["data warehouse"].text("id")+"/test", "{}").is(200)
+	warned := api.post("/webhooks/events/trigger", `{"event_type": "patient.created", "event_data": {"name": "A guest"}}`).is(202).object()
+	require.NotEmpty(t, warned.members["warnings"], "the schema of the type warns")
+	api.post("/webhooks/events/trigger", `{"event_type": "payment.received", "event_data": {"amount": 1}}`).refused(422, "body.event_data")
+	api.post("/webhooks/"+named["insurer"].text("id")+"/rotate-secret", `{"new_secret": "what the insurer does not know", "overlap": 0}`).is(200)
+	p.WaitFor("insurer refuses a request with a wrong signature", demoEnd)
+
+	p.Signal(syscall.SIGINT)
+	require.Zero(t, p.Wait(demoEnd), p.Stderr())
+	require.Contains(t, p.Stdout(), "0 dead")
+	require.NotContains(t, p.Stderr(), token)
+	gone(t, database, dir)
 }
 
 // timeout(1) signals the process and then its group: twice in a row.
