@@ -234,12 +234,15 @@ func (d *Dispatcher) Drained(due func(uuid.UUID) bool) {
 }
 
 // Behind says that the queue holds deliveries of a subscription that nothing is known of here, as after a takeover:
-// those of a sequence all take the way through the queue until CaughtUp.
+// those of a sequence all take the way through the queue until CaughtUp. Its lane may come later: the row of a new
+// subscription can be seen only after the stream has brought it.
 func (d *Dispatcher) Behind(id uuid.UUID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if l := d.lanes[id]; l != nil {
 		l.fallBehind()
+	} else if _, strayed := d.strays[id]; !strayed {
+		d.strays[id] = delivery.Position{}
 	}
 }
 

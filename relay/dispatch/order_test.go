@@ -330,6 +330,23 @@ func TestStrays(t *testing.T) {
 	})
 }
 
+// The queue held some of a subscription before its lane was known: what comes after waits for them.
+func TestBehindBeforeItsLane(t *testing.T) {
+	in(t, 100, func(w *world) {
+		s := &delivery.Settings{SubscriptionID: uuid.New(), Revision: 1, Active: true, MaxInFlight: 16, Timeout: time.Second, Ordering: delivery.OrderKey}
+		w.receiver[s.SubscriptionID] = takes(time.Second, "")
+		w.Behind(s.SubscriptionID)
+		w.Set(s)
+		queued, fresh := w.ordered(s, "key a", "q", 1), w.ordered(s, "key a", "f", 1)
+		require.Zero(t, w.offer(fresh), "an earlier one is in the queue")
+		w.claimed(append(queued, fresh...))
+		pass(10 * time.Second)
+		require.Equal(t, []string{"q0", "f0"}, w.keys())
+		w.CaughtUp(fresh[0].Event.Position, func(uuid.UUID) bool { return false })
+		require.Equal(t, 1, w.offer(w.ordered(s, "key a", "b", 1)))
+	})
+}
+
 // Offering, failing and giving back many deliveries of many keys takes the same time for each, however many there are.
 func BenchmarkKeyLane(b *testing.B) {
 	for _, c := range []struct{ deliveries, keys, batch int }{{2_000, 100, 1}, {20_000, 1000, 1}, {20_000, 20_000, 1}, {20_000, 1000, 100}} {
