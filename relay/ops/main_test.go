@@ -49,7 +49,7 @@ func (db database) subscription(t *testing.T, name string) uuid.UUID {
 }
 
 // waiting puts n rows for a subscription into the queue, of events committed as long ago as given, and dead
-// letters likewise.
+// letters likewise, with ids of which none lies in a partition of a day.
 func (db database) waiting(t *testing.T, table string, subscription uuid.UUID, n int, age string) {
 	t.Helper()
 	columns, values := "", ""
@@ -59,6 +59,6 @@ func (db database) waiting(t *testing.T, table string, subscription uuid.UUID, n
 		columns, values = ", died_at, attempts", ", now() - $3::text::interval, 1"
 	}
 	db.exec(t, `INSERT INTO outbox.`+table+` (id, subscription_id, event_id, type, payload, tenant, emitted, created_at, committed_at, commit_lsn, commit_index`+columns+`)
-		SELECT gen_random_uuid(), $1, gen_random_uuid(), 'x', '{}', '', false, now(), now() - $3::text::interval, '0/1', g`+values+`
+		SELECT overlay(gen_random_uuid()::text PLACING 'ffff' FROM 1 FOR 4)::uuid, $1, gen_random_uuid(), 'x', '{}', '', false, now(), now() - $3::text::interval, '0/1', g`+values+`
 		FROM generate_series(1, $2::int) AS g`, subscription, n, age)
 }
