@@ -132,7 +132,7 @@ func (o *overview) loadNext(ctx context.Context, v *visit) error {
 	return o.loadPulse(ctx, v)
 }
 
-// turn tells what the next look is at: of 30, which is a minute, 21 are at the pulse.
+// turn tells what the next look is at: of 30, which take a minute and a half, 21 are at the pulse.
 func (o *overview) turn(everywhere bool) string {
 	o.looks = (o.looks + 1) % 30
 	switch {
